@@ -10,8 +10,18 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod flight;
+pub mod lease;
+pub mod metrics;
+pub mod seal;
+
 pub mod auth;
+pub mod ledger;
 
 pub mod policy;
 
+pub mod cache;
 pub mod upstream;
+
+pub mod engine;
+pub mod watch;
