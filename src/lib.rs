@@ -10,8 +10,14 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod wire;
+
 pub mod auth;
 
 pub mod policy;
 
 pub mod upstream;
+
+pub mod engine;
+
+pub mod serve;
