@@ -14,6 +14,7 @@ pub mod flight;
 pub mod lease;
 pub mod metrics;
 pub mod seal;
+pub mod wire;
 
 pub mod auth;
 pub mod ledger;
@@ -25,3 +26,5 @@ pub mod upstream;
 
 pub mod engine;
 pub mod watch;
+
+pub mod serve;
