@@ -1,0 +1,2 @@
+//! Codecs (stub).
+pub mod aliyun;

@@ -1,0 +1,4 @@
+//! Alibaba Cloud dialect (stub).
+pub mod answer;
+pub mod request;
+pub mod signature;
