@@ -10,6 +10,9 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod governor;
+pub mod wire;
+
 pub mod auth;
 
 pub mod policy;
