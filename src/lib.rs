@@ -11,6 +11,7 @@ pub mod fault;
 pub mod kms;
 
 pub mod flight;
+pub mod governor;
 pub mod lease;
 pub mod metrics;
 pub mod seal;

@@ -9,6 +9,10 @@ use crate::fault::Fault;
 use crate::kms::Call;
 use crate::policy::{Held, Permit};
 
+pub mod aliyun;
+pub mod credentials;
+pub mod transport;
+
 /// An answer on its way.
 pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Held, Fault>> + Send + 'a>>;
 
