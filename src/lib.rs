@@ -15,3 +15,5 @@ pub mod auth;
 pub mod policy;
 
 pub mod upstream;
+
+pub mod serve;

@@ -1,0 +1,3 @@
+//! What is served.
+
+pub mod control;
