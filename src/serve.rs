@@ -12,6 +12,7 @@ use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
 
 pub mod aliyun;
+pub mod control;
 
 /// The names by which a listener may be called. A browser that was lured to a name of the attacker's (DNS rebinding)
 /// sends that name.
