@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, Deadline};
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Verbatim};
 use crate::kms::{Answer, Call, KeyId, KeyState, KeyVersion, Reply, RequestId};
 use crate::policy::{Held, Permit};
 use crate::upstream::{Asking, Upstream};
@@ -246,7 +246,7 @@ impl Local {
                 return Err(Fault::kms(Kind::Throttled(None)));
             }
             if behaviour.error_rate.hits() {
-                return Err(Fault::kms(Kind::KmsFailure));
+                return Err(internal_failure());
             }
             operations::check(call)
         };
@@ -294,6 +294,19 @@ impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Local({} keys)", self.keys.load().keys.len())
     }
+}
+
+/// The one refusal that a face would not word like the KMS: its own faults must not look like ours.
+fn internal_failure() -> Fault {
+    let verbatim = Verbatim {
+        status: 500,
+        code: "InternalFailure".into(),
+        message: "Internal Failure.".into(),
+        request_id: RequestId::random(),
+        host_id: None,
+        recommend: None,
+    };
+    Fault::said(Kind::KmsFailure, verbatim)
 }
 
 /// A key as the control API shows it.
