@@ -28,4 +28,5 @@ pub mod upstream;
 pub mod engine;
 pub mod watch;
 
+pub mod admin;
 pub mod serve;

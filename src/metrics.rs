@@ -4,11 +4,16 @@
 //! lists, and keys from the KMS (the first [`KEYS_MAX`] of an upstream). None is ever taken from a request. Handles are
 //! fetched once and kept: looking one up costs fifteen times what counting does.
 
+use std::fmt;
+use std::time::Duration;
+
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
+
+use crate::kms::Action;
 
 /// The `[metrics]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,9 +23,9 @@ pub struct Config {
     pub address: Option<String>,
 }
 
-/// Requests by face, action and outcome (a `Kind` label, `hit`, `miss`, `coalesced` or `passed`).
+/// Requests by face, action and outcome (`ok` or a `Kind` label).
 pub const REQUESTS: &str = "kmsproxy_requests_total";
-/// Seconds from the decoded request to its answer, by face and outcome class (`hit`, `other`).
+/// Seconds from the head of a request to its answer, by face.
 pub const REQUEST_SECONDS: &str = "kmsproxy_request_seconds";
 /// Decrypts by upstream and how they were answered: `hit`, `miss`, `coalesced`, `failed`.
 pub const DECRYPTS: &str = "kmsproxy_decrypts_total";
@@ -69,6 +74,78 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     Ok(handle)
 }
 
+/// One face's requests.
+pub struct Requests {
+    face: &'static str,
+    answered: [Counter; Action::ALL.len()],
+    seconds: Histogram,
+}
+
+impl Requests {
+    /// The handles for `face`.
+    #[must_use]
+    pub fn of(face: &'static str) -> Self {
+        let answered = |action: Action| requests(face, action.name(), OK);
+        Self { face, answered: Action::ALL.map(answered), seconds: histogram!(REQUEST_SECONDS, "face" => face) }
+    }
+
+    /// Counts one request that ended as `outcome`; `action` is none where it was refused before that was known.
+    pub fn record(&self, action: Option<Action>, outcome: &'static str, took: Duration) {
+        self.seconds.record(took.as_secs_f64());
+        let known = action.filter(|_| outcome == OK);
+        match known.and_then(|action| Action::ALL.iter().position(|&other| other == action)) {
+            Some(at) => self.answered[at].increment(1),
+            None => requests(self.face, action.map_or("unknown", Action::name), outcome).increment(1),
+        }
+    }
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Requests({})", self.face)
+    }
+}
+
+fn requests(face: &'static str, action: &'static str, outcome: &'static str) -> Counter {
+    counter!(REQUESTS, "face" => face, "action" => action, "outcome" => outcome)
+}
+
+/// One upstream's attempts.
+pub struct Attempts {
+    upstream: Box<str>,
+    retries: Counter,
+    seconds: Histogram,
+}
+
+impl Attempts {
+    /// The handles for `upstream`.
+    #[must_use]
+    pub fn of(upstream: &str) -> Self {
+        let name = || upstream.to_owned();
+        let retries = counter!(RETRIES, "upstream" => name());
+        let seconds = histogram!(ATTEMPT_SECONDS, "upstream" => name());
+        Self { upstream: upstream.into(), retries, seconds }
+    }
+
+    /// Counts one attempt that ended as `outcome`. Cheap beside the attempt itself.
+    pub fn record(&self, action: Action, outcome: &'static str, took: Duration) {
+        self.seconds.record(took.as_secs_f64());
+        let upstream = self.upstream.to_string();
+        counter!(ATTEMPTS, "upstream" => upstream, "action" => action.name(), "outcome" => outcome).increment(1);
+    }
+
+    /// Counts an attempt that is not a call's first.
+    pub fn retried(&self) {
+        self.retries.increment(1);
+    }
+}
+
+impl fmt::Debug for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attempts({})", self.upstream)
+    }
+}
+
 /// How one upstream's Decrypts were answered.
 #[derive(Clone)]
 pub struct Decrypts {
@@ -91,22 +168,10 @@ impl Decrypts {
     }
 }
 
-impl std::fmt::Debug for Decrypts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Decrypts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Decrypts")
     }
-}
-
-/// One upstream's attempts.
-#[must_use]
-pub fn attempts(upstream: &str, action: &'static str, outcome: &'static str) -> Counter {
-    counter!(ATTEMPTS, "upstream" => upstream.to_owned(), "action" => action, "outcome" => outcome)
-}
-
-/// One upstream's attempt times.
-#[must_use]
-pub fn attempt_seconds(upstream: &str) -> Histogram {
-    histogram!(ATTEMPT_SECONDS, "upstream" => upstream.to_owned())
 }
 
 /// The gauge of one key's lease in one state.
@@ -114,6 +179,9 @@ pub fn attempt_seconds(upstream: &str) -> Histogram {
 pub fn lease(upstream: &str, key: &str, state: &'static str) -> Gauge {
     gauge!(LEASE, "upstream" => upstream.to_owned(), "key" => key.to_owned(), "state" => state)
 }
+
+/// The outcome of what was answered.
+pub const OK: &str = "ok";
 
 const SECONDS_BUCKETS: [f64; 14] =
     [0.00001, 0.000_025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];

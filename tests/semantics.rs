@@ -69,8 +69,7 @@ fn grant(name: &str, share: &str, keys: &[&str]) -> (CallerName, Grant) {
 
 fn caller(name: &str) -> Caller {
     let listener = ListenerName::new(name);
-    let entry =
-        Entry { name: CallerName::new(name), listener: listener.clone(), identity: Identity::Listener };
+    let entry = Entry { name: CallerName::new(name), listener: listener.clone(), identity: Identity::Listener };
     let door = Door::new(vec![entry]).unwrap();
     let peer = Peer { listener, origin: PeerOrigin::Unix(None), certificate_names: Arc::from([]) };
     let clock = Manual::at(Timestamp::UNIX_EPOCH);
@@ -158,9 +157,8 @@ async fn promise_02_a_refusal_closes_at_once_and_for_all_contexts_and_waiters() 
 #[tokio::test]
 async fn promise_02_a_describe_that_says_disabled_closes_and_one_that_says_enabled_renews_nothing() {
     let world = world();
-    let describe = || {
-        Call::Read(Read { action: Action::DescribeKey, key: Some(KeyName::new(KEY)), extra: Extra::default() })
-    };
+    let describe =
+        || Call::Read(Read { action: Action::DescribeKey, key: Some(KeyName::new(KEY)), extra: Extra::default() });
     world.ask("a", decrypt(b"1")).await.unwrap();
     world.clock.advance(LEASE / 2);
     world.ask("a", describe()).await.unwrap();

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Deadline};
 use crate::engine::Respond;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Answer, Call, RequestId};
+use crate::metrics::{self, Requests};
 use crate::secret::Secret;
 use crate::wire::aliyun::{answer, refusal, request};
 
@@ -27,6 +28,7 @@ pub struct Face<R> {
     clock: Arc<dyn Clock>,
     hosts: Hosts,
     timeout: Duration,
+    requests: Requests,
 }
 
 impl<R: Respond> Face<R> {
@@ -34,7 +36,7 @@ impl<R: Respond> Face<R> {
     /// answer.
     #[must_use]
     pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, timeout: Duration) -> Self {
-        Self { respond, door, clock, hosts, timeout }
+        Self { respond, door, clock, hosts, timeout, requests: Requests::of("aliyun") }
     }
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
@@ -47,8 +49,8 @@ impl<R: Respond> Face<R> {
         let deadline = Deadline::after(begun, self.timeout);
         let mut seen = Seen::default();
         let result = self.answer(request, peer, deadline, &mut seen).await;
-        let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| "ok");
-        record(peer, &seen, outcome, self.clock.now().since(begun));
+        let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
+        self.record(peer, &seen, outcome, self.clock.now().since(begun));
         match result {
             Ok(answer) => accept(&answer),
             Err(fault) => refuse(&fault, seen.unread),
@@ -100,6 +102,19 @@ impl<R: Respond> Face<R> {
         seen.action = Some(call.action());
         Ok((caller, call))
     }
+
+    /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
+    fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
+        self.requests.record(seen.action, outcome, took);
+        tracing::debug!(
+            listener = peer.listener.as_str(),
+            caller = seen.caller.as_ref().map(CallerName::as_str),
+            action = seen.action.map(Action::name),
+            outcome,
+            micros = took.as_micros(),
+            "request"
+        );
+    }
 }
 
 /// What is known of a request so far.
@@ -113,18 +128,6 @@ impl Default for Seen {
     fn default() -> Self {
         Self { caller: None, action: None, unread: true }
     }
-}
-
-/// The one record of a request: here it enters the log, and here it is counted. Never its URL.
-fn record(peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
-    tracing::debug!(
-        listener = peer.listener.as_str(),
-        caller = seen.caller.as_ref().map(CallerName::as_str),
-        action = seen.action.map(Action::name),
-        outcome,
-        micros = took.as_micros(),
-        "request"
-    );
 }
 
 fn accept(answer: &Answer) -> Response<Full<Bytes>> {
