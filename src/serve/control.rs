@@ -235,3 +235,112 @@ fn json_response(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
 }
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock::Manual;
+
+    fn kms() -> Arc<Local> {
+        let local = Local::in_memory(Arc::new(Manual::at(Timestamp::UNIX_EPOCH)));
+        local.ensure_default_key().unwrap();
+        local
+    }
+
+    async fn send(local: &Arc<Local>, method: Method, path: &str, body: &str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).body(Full::<Bytes>::from(body.to_owned())).unwrap();
+        let Ok(response) = respond(Arc::clone(local), request).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_key_is_made_and_led_through_its_states_by_alias_or_id() {
+        let local = kms();
+        let wanted = r#"{"alias":"alias/a/b","protection_level":"HSM"}"#;
+        let (status, made) = send(&local, Method::POST, "/keys", wanted).await;
+        assert_eq!((status, &made["protection_level"]), (StatusCode::OK, &json!("HSM")));
+        let id = made["key_id"].as_str().unwrap().to_owned();
+        let steps = [
+            ("/keys/alias/a/b/disable".to_owned(), "Disabled"),
+            ("/keys/alias%2Fa%2Fb/enable".to_owned(), "Enabled"),
+            (format!("/keys/{id}/rotate"), "Enabled"),
+            (
+                format!("/keys/acs:kms:cn-hangzhou:1000000000000001:key/{id}/schedule-deletion?days=7"),
+                "PendingDeletion",
+            ),
+            (format!("/keys/{id}/cancel-deletion"), "Enabled"),
+        ];
+        for (path, state) in steps {
+            let (status, key) = send(&local, Method::POST, &path, "").await;
+            assert_eq!((status, &key["state"]), (StatusCode::OK, &json!(state)), "{path}: {key}");
+        }
+        let (_, listed) = send(&local, Method::GET, "/keys", "").await;
+        let mine = listed["keys"].as_array().unwrap().iter().find(|key| key["key_id"] == id.as_str()).unwrap();
+        assert_eq!(mine["versions"].as_array().unwrap().len(), 2);
+        assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn behaviour_is_replaced_whole_and_read_back() {
+        let local = kms();
+        let body = r#"{"latency":"20ms","error_rate":0.1,"quota":100,"stall":false}"#;
+        let expected = json!({"latency":"20ms","jitter":"0s","error_rate":0.1,"quota":100,"stall":false});
+        assert_eq!(send(&local, Method::PUT, "/behaviour", body).await, (StatusCode::OK, expected.clone()));
+        for wrong in [r#"{"stal":true}"#, r#"{"error_rate":2}"#, r#"{"latency":"soon"}"#, r#"{"quota":-1}"#, ""] {
+            let (status, answer) = send(&local, Method::PUT, "/behaviour", wrong).await;
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}: {answer}");
+        }
+        assert_eq!(send(&local, Method::GET, "/behaviour", "").await.1, expected);
+    }
+
+    #[tokio::test]
+    async fn calls_and_decisions_are_read_and_calls_are_reset() {
+        let local = kms();
+        let none = json!({"remote_calls":0,"under_way":0,"outcomes":{}});
+        assert_eq!(send(&local, Method::GET, "/calls", "").await, (StatusCode::OK, none.clone()));
+        assert_eq!(send(&local, Method::POST, "/calls/reset", "").await, (StatusCode::OK, none));
+        let id = local.list()[0].key_id.clone();
+        let made = json!({"decisions":[{"at_ns":3_600_000_000_000_u64,"action":"CreateKey","key":id,"outcome":"ok"}]});
+        assert_eq!(send(&local, Method::GET, "/decisions", "").await, (StatusCode::OK, made));
+    }
+
+    #[tokio::test]
+    async fn each_refusal_has_its_status_and_says_what_to_do() {
+        let local = kms();
+        let dev = "/keys/alias/kmsproxy-dev";
+        let long = " ".repeat(BODY_BYTES_MAX + 1);
+        let unknown = r#"{"material":"mine"}"#;
+        let taken = r#"{"alias":"alias/kmsproxy-dev"}"#;
+        let cases = [
+            (Method::GET, "/nothing", "", StatusCode::NOT_FOUND),
+            (Method::POST, "/keys//disable", "", StatusCode::NOT_FOUND),
+            (Method::POST, "/keys/key-none/disable", "", StatusCode::NOT_FOUND),
+            (Method::DELETE, "/keys", "", StatusCode::METHOD_NOT_ALLOWED),
+            (Method::POST, "/keys", unknown, StatusCode::BAD_REQUEST),
+            (Method::POST, "/keys", taken, StatusCode::CONFLICT),
+            (Method::POST, "/keys", &long, StatusCode::PAYLOAD_TOO_LARGE),
+            (Method::POST, &format!("{dev}/cancel-deletion"), "", StatusCode::CONFLICT),
+            (Method::POST, &format!("{dev}/schedule-deletion"), "", StatusCode::BAD_REQUEST),
+            (Method::POST, &format!("{dev}/schedule-deletion?days=6"), "", StatusCode::BAD_REQUEST),
+        ];
+        let before = local.list();
+        for (method, path, body, expected) in cases {
+            let (status, answer) = send(&local, method, path, body).await;
+            assert_eq!(status, expected, "{path}: {answer}");
+            assert!(answer["error"].as_str().is_some_and(|error| error.len() > 20), "{path}: {answer}");
+        }
+        assert_eq!(local.list(), before);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_told_the_right_ones() {
+        let request =
+            Request::builder().method(Method::PATCH).uri("/behaviour").body(Full::<Bytes>::default()).unwrap();
+        let Ok(response) = respond(kms(), request).await;
+        assert_eq!(response.headers()[ALLOW], "GET, PUT");
+    }
+}

@@ -131,3 +131,33 @@ fn is_sound(keys: &Keyring) -> bool {
 }
 
 const LENGTH_BYTES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::local::key::NewKey;
+
+    #[test]
+    fn a_document_that_contradicts_itself_is_none() {
+        let mut keys = Keyring::default();
+        let id = keys.create(&NewKey::default(), Timestamp::UNIX_EPOCH).unwrap();
+        keys.create_alias("alias/one", id.as_str(), Timestamp::UNIX_EPOCH).unwrap();
+        let whole = encode(&keys);
+        assert!(decode(whole.expose()).is_some());
+        assert!(decode(&whole.expose()[..whole.len() - 1]).is_none(), "a byte of material is missing");
+        assert!(decode(&[whole.expose(), &[0; KEY_BYTES]].concat()).is_none(), "a version too few is listed");
+        keys.keys.clear();
+        assert!(decode(encode(&keys).expose()).is_none(), "an alias of no key");
+    }
+
+    #[test]
+    fn the_readable_part_holds_no_material() {
+        let mut keys = Keyring::default();
+        keys.create(&NewKey::default(), Timestamp::UNIX_EPOCH).unwrap();
+        let whole = encode(&keys);
+        let (json, material) = whole.expose().split_at(whole.len() - KEY_BYTES);
+        let version = keys.keys.values().next().unwrap().primary().unwrap();
+        assert_eq!(Secret::copied(material), Secret::copied(version.material.expose()));
+        assert!(std::str::from_utf8(&json[LENGTH_BYTES..]).is_ok());
+    }
+}

@@ -171,3 +171,112 @@ const FILE_MODE: u32 = 0o600;
 /// Head of `keys.sealed`, and authenticated.
 const MAGIC: &[u8] = b"kmsproxy keys 1\n";
 const KEYS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::upstream::local::key::NewKey;
+
+    /// A state directory with one key in it.
+    fn state() -> (tempfile::TempDir, PathBuf) {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("kms");
+        let (store, mut keys) = Store::open(&dir).unwrap();
+        keys.create(&NewKey { alias: Some("alias/one".to_owned()), ..NewKey::default() }, Timestamp::UNIX_EPOCH)
+            .unwrap();
+        store.save(&keys).unwrap();
+        (above, dir)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn the_directory_and_its_files_are_for_their_owner_alone() {
+        let (_above, dir) = state();
+        let modes = [&dir, &dir.join(ROOT_FILE), &dir.join(KEYS_FILE)].map(|path| mode(path));
+        assert_eq!(modes, [0o700, 0o600, 0o600]);
+        let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [KEYS_FILE, ROOT_FILE]);
+    }
+
+    #[test]
+    fn a_directory_or_root_key_that_others_can_reach_is_refused() {
+        let (_above, dir) = state();
+        for (path, loose, strict) in [(dir.clone(), 0o750, 0o700), (dir.join(ROOT_FILE), 0o604, 0o600)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(loose)).unwrap();
+            let refused = Store::open(&dir).unwrap_err();
+            assert!(
+                matches!(&refused, OpenError::LooseMode { path: at, mode } if *at == path && *mode == loose),
+                "{refused}"
+            );
+            fs::set_permissions(&path, fs::Permissions::from_mode(strict)).unwrap();
+        }
+        Store::open(&dir).unwrap();
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let (_above, dir) = state();
+        let first = Store::open(&dir).unwrap();
+        assert!(matches!(Store::open(&dir), Err(OpenError::InUse { .. })));
+        drop(first);
+        Store::open(&dir).unwrap();
+    }
+
+    #[test]
+    fn every_turned_bit_and_every_cut_is_damage_and_leaves_the_files_alone() {
+        let (_above, dir) = state();
+        let path = dir.join(KEYS_FILE);
+        let whole = fs::read(&path).unwrap();
+        let refuses = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            assert!(matches!(Store::open(&dir), Err(OpenError::Damaged(at)) if at == path));
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        };
+        for at in 0..whole.len() {
+            let mut turned = whole.clone();
+            turned[at] ^= 1;
+            refuses(&turned);
+        }
+        for length in [0, 1, MAGIC.len(), whole.len() - 1] {
+            refuses(&whole[..length]);
+        }
+    }
+
+    #[test]
+    fn a_missing_half_is_an_error_and_not_a_new_beginning() {
+        for (gone, left) in [(ROOT_FILE, KEYS_FILE), (KEYS_FILE, ROOT_FILE)] {
+            let (_above, dir) = state();
+            fs::remove_file(dir.join(gone)).unwrap();
+            let before = fs::read(dir.join(left)).unwrap();
+            assert!(matches!(Store::open(&dir), Err(OpenError::Incomplete { path }) if path == dir.join(gone)));
+            assert_eq!(fs::read(dir.join(left)).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn another_root_key_or_one_of_another_length_is_damage() {
+        let (_above, dir) = state();
+        for (root, blamed) in [(vec![7; KEY_BYTES], KEYS_FILE), (vec![7; 31], ROOT_FILE), (vec![7; 33], ROOT_FILE)] {
+            fs::write(dir.join(ROOT_FILE), root).unwrap();
+            assert!(matches!(Store::open(&dir), Err(OpenError::Damaged(at)) if at == dir.join(blamed)));
+        }
+    }
+
+    #[test]
+    fn no_key_material_is_on_disk_in_clear() {
+        let (_above, dir) = state();
+        let (_store, keys) = Store::open(&dir).unwrap();
+        let sealed = fs::read(dir.join(KEYS_FILE)).unwrap();
+        for version in keys.keys.values().flat_map(|key| &key.versions) {
+            assert!(!sealed.windows(KEY_BYTES).any(|window| window == version.material.expose()));
+        }
+    }
+}
