@@ -15,7 +15,7 @@ use kmsproxy::clock::{Clock, Deadline, Manual};
 use kmsproxy::engine::{Engine, Parts, Respond};
 use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{
-    Action, Call, Ciphertext, Context, ContextForm, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, KeyName,
+    Action, Call, Ciphertext, Context, ContextForm, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, KeyId, KeyName,
     Read, Reply,
 };
 use kmsproxy::lease::Terms;
@@ -217,6 +217,24 @@ async fn promise_04_a_fill_from_before_a_refusal_neither_answers_nor_inserts_nor
     assert_eq!(slow.await.unwrap(), Err(Kind::KeyDisabled), "the waiter fails with the refusal");
     assert_eq!(world.ask("a", decrypt(b"slow")).await, Err(Kind::KeyDisabled));
     assert_eq!(world.ask("a", decrypt(b"known")).await, Err(Kind::KeyDisabled));
+}
+
+#[tokio::test]
+async fn promise_04_a_refusal_between_landing_and_waking_reaches_the_waiter() {
+    let world = Arc::new(world());
+    let gate = world.kms.hold();
+    let waiter = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.ask("a", decrypt(b"1")).await })
+    };
+    world.kms.asked(1).await;
+    gate.add_permits(1);
+    // The flight lands in this turn; its waiter wakes in the next.
+    tokio::task::yield_now().await;
+    world.cache.sweep();
+    assert_eq!(world.cache.len(), 1, "it has landed");
+    world.engine.ledger().refuse(&KeyId::new(KEY), &Fault::kms(Kind::KeyDisabled));
+    assert_eq!(waiter.await.unwrap(), Err(Kind::KeyDisabled));
 }
 
 #[tokio::test]

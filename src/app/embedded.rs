@@ -4,12 +4,50 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::{Environment, Error, House, Mode, runtime_error};
+use crate::config::{self, Plan, Sources};
+use crate::kms::Action;
 use crate::tls::authority::Authority;
+
+/// What `kmsproxy dev` and `kmsproxy emulator` were told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where everything survives; made if need be.
+    pub state_dir: PathBuf,
+    /// Where the face listens.
+    pub listen: SocketAddr,
+    /// How slow the embedded KMS is.
+    pub kms_latency: Duration,
+    /// One machine-readable line when ready, in place of instructions.
+    pub json: bool,
+}
+
+/// Runs the embedded KMS behind the Alibaba Cloud face: as a daemon with cache and leases, or straight.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Result<(), Error> {
+    let wrong = |error: io::Error| Error::Config(format!("{}: {error}", options.state_dir.display()));
+    let state = State::prepare(&options.state_dir).map_err(wrong)?;
+    state.write_config(options).map_err(wrong)?;
+    let house = House::build(state.plan()?, environment, mode)?;
+    let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
+    let key_id = local.ensure_default_key().map_err(runtime_error)?.as_str().to_owned();
+    let steering = state.bind_control().map_err(wrong)?;
+    let address = house.addresses().into_iter().next().map(|(_, address)| address).unwrap_or_default();
+    let metrics_address = house.metrics_address().map(|address| address.to_string()).unwrap_or_default();
+    let ready = Ready { state: &state, address, key_id, metrics_address };
+    let announcement = if options.json { ready.json().to_string() } else { ready.instructions() };
+    house.run(environment, Some(steering), || super::print(&announcement))
+}
 
 /// The files in a state directory that are not the KMS's own.
 #[derive(Debug)]
@@ -74,6 +112,70 @@ impl State {
     #[must_use]
     pub fn kms_dir(&self) -> PathBuf {
         self.dir.join("kms")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.dir.join("kmsproxy.toml")
+    }
+
+    /// The configuration of this daemon, written out: an example to start from, and read back like any other.
+    fn write_config(&self, options: &Options) -> io::Result<()> {
+        let text = format!(
+            r#"# Written anew at each start of `kmsproxy dev` or `kmsproxy emulator`.
+[upstream.local]
+kind = "local"
+state_dir = "{kms}"
+latency = "{latency}ms"
+
+[[listener]]
+name = "local"
+face = "aliyun"
+address = "{listen}"
+tls = {{ certificate_file = "{certificate}", key_file = "{key}" }}
+upstream = "local"
+
+[[caller]]
+name = "local"
+listener = "local"
+access_key = {{ id = "{ACCESS_KEY_ID}", secret_file = "{secret}" }}
+allow = [{{ actions = {actions}, keys = ["*"] }}]
+
+[metrics]
+address = "127.0.0.1:0"
+"#,
+            kms = self.kms_dir().display(),
+            latency = options.kms_latency.as_millis(),
+            listen = options.listen,
+            certificate = self.certificate_file().display(),
+            key = self.key_file().display(),
+            secret = self.secret_file().display(),
+            actions = json!(Action::ALL.map(Action::name)),
+        );
+        write_private(&self.config_file(), &text)
+    }
+
+    fn plan(&self) -> Result<Plan, Error> {
+        // Nothing from the environment: a development daemon is what its command line says.
+        let sources = Sources {
+            file: self.config_file(),
+            environment: config::Environment::default(),
+            overrides: Vec::new(),
+            root: None,
+        };
+        config::load(&sources).map(|(_, plan)| plan).map_err(|mistakes| Error::Config(mistakes.to_string()))
+    }
+
+    /// The directory's lock is the embedded KMS's; whoever holds it owns this socket too.
+    fn bind_control(&self) -> io::Result<UnixListener> {
+        let path = self.control_socket();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
     }
 
     fn certificates_are_fresh(&self) -> bool {
