@@ -5,6 +5,7 @@ mod kms;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -221,20 +222,21 @@ async fn promise_04_a_fill_from_before_a_refusal_neither_answers_nor_inserts_nor
 
 #[tokio::test]
 async fn promise_04_a_refusal_between_landing_and_waking_reaches_the_waiter() {
-    let world = Arc::new(world());
+    let world = world();
     let gate = world.kms.hold();
-    let waiter = {
-        let world = Arc::clone(&world);
-        tokio::spawn(async move { world.ask("a", decrypt(b"1")).await })
-    };
+    // Not a task of its own: it wakes when it is awaited, and no sooner.
+    let mut waiter = Box::pin(world.ask("a", decrypt(b"1")));
+    let waits = std::future::poll_fn(|context| Poll::Ready(waiter.as_mut().poll(context).is_pending()));
+    assert!(waits.await);
     world.kms.asked(1).await;
     gate.add_permits(1);
-    // The flight lands in this turn; its waiter wakes in the next.
-    tokio::task::yield_now().await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
     world.cache.sweep();
-    assert_eq!(world.cache.len(), 1, "it has landed");
+    assert_eq!(world.cache.len(), 1, "the flight has landed");
     world.engine.ledger().refuse(&KeyId::new(KEY), &Fault::kms(Kind::KeyDisabled));
-    assert_eq!(waiter.await.unwrap(), Err(Kind::KeyDisabled));
+    assert_eq!(waiter.await, Err(Kind::KeyDisabled));
 }
 
 #[tokio::test]
