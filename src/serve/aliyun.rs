@@ -335,8 +335,9 @@ mod tests {
         let stage = stage();
         let mut client = stage.connect();
         client.write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
-        let mut answer = Vec::new();
+        let (mut answer, begun) = (Vec::new(), tokio::time::Instant::now());
         client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 5);
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("did not come in time"), "{answer}");
     }

@@ -1,9 +1,12 @@
 //! Requests: parsing one in three steps (its parts, who signed it, what it asks), and writing one.
 
+use std::borrow::Cow;
+
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::authorization::{Signing, Unsigned, single};
+use super::escape::{Layer, Length, Sink, escape};
 use super::parameters::Parameters;
 use super::signature::{FORM, X_ACS_ACTION, X_ACS_VERSION};
 use super::{blob, call};
@@ -11,7 +14,6 @@ use crate::claim::Claim;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Call, Context, ContextForm, DataKeySize, Extra};
 use crate::secret::Secret;
-use crate::wire::aliyun::escape::{Layer, Length, Sink, escape};
 
 /// One request, split but not yet believed: authenticate its [`Request::claim`] before asking for its
 /// [`Request::call`].
@@ -63,8 +65,8 @@ impl<'r> Request<'r> {
 
     /// A V3 request says it in the signed header, a V1 request in the signed parameter, a request without a signature
     /// in either.
-    fn said(&self, parameter: &str, header: &str) -> Result<std::borrow::Cow<'r, str>, Fault> {
-        let in_header = || single(self.headers, header).map(std::borrow::Cow::Borrowed);
+    fn said(&self, parameter: &str, header: &str) -> Result<Cow<'r, str>, Fault> {
+        let in_header = || single(self.headers, header).map(Cow::Borrowed);
         let said = match self.signing {
             Signing::V3(_) => in_header(),
             Signing::V1(_) => self.parameters.get(parameter),
