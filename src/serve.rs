@@ -112,3 +112,70 @@ impl AsRef<[u8]> for Wiped {
 }
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for &(name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn allowed(listed: &[&str], host: &'static str) -> bool {
+        let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
+        Hosts::new(&listed).allow(&headers(&[("host", host)]))
+    }
+
+    #[test]
+    fn a_listed_host_is_allowed_at_its_port_or_at_any() {
+        let listed = ["kms.local", "KMS.cn-hangzhou.aliyuncs.com:8443", "[::1]"];
+        for host in ["kms.local", "KMS.LOCAL:1", "kms.cn-hangzhou.aliyuncs.com:8443", "[::1]:8443", "[::1]"] {
+            assert!(allowed(&listed, host), "{host}");
+        }
+        for host in ["evil.example", "kms.local.evil.example", "kms.cn-hangzhou.aliyuncs.com", "127.0.0.1", "", ":"] {
+            assert!(!allowed(&listed, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn without_a_list_only_names_that_nobody_can_rebind_are_allowed() {
+        for host in ["localhost", "LOCALHOST:8443", "127.0.0.1:8443", "10.0.0.1", "[::1]:8443"] {
+            assert!(allowed(&[], host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:8443", "::1", "1", "127.0.0.1.evil.example", ""] {
+            assert!(!allowed(&[], host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_doubled_host_is_not_allowed() {
+        let hosts = Hosts::new(&[]);
+        assert!(!hosts.allow(&headers(&[])));
+        assert!(!hosts.allow(&headers(&[("host", "localhost"), ("host", "localhost")])));
+    }
+
+    #[test]
+    fn the_marks_of_browsers_and_proxies_are_refused() {
+        let marks = [
+            "origin",
+            "referer",
+            "sec-fetch-mode",
+            "sec-fetch-site",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "forwarded",
+            "via",
+        ];
+        for name in marks {
+            assert_eq!(screen(&headers(&[(name, "x")])), Err(Fault::caller(Kind::Forbidden)), "{name}");
+        }
+        assert!(matches!(screen(&headers(&[("content-encoding", "gzip")])).unwrap_err().kind(), Kind::Malformed(_)));
+        assert_eq!(screen(&headers(&[("user-agent", "x"), ("accept-encoding", "identity")])), Ok(()));
+    }
+}

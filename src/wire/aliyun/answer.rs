@@ -225,3 +225,126 @@ impl Object {
 const DOCUMENT_BYTES: usize = 2048;
 /// Names, quotes, key id, version and request id, with as much again to spare.
 const REST_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decoded(action: Action, body: &str) -> Result<Reply, Kind> {
+        let answer = decode(action, StatusCode::OK, &HeaderMap::new(), body.as_bytes());
+        answer.map(|answer| answer.reply).map_err(|fault| fault.kind().clone())
+    }
+
+    const SAMPLE: &str =
+        r#"{"KeyVersionId":"2ab1a983","KeyId":"202b9877","RequestId":"207596a2","Plaintext":"dGVzdA=="}"#;
+
+    #[test]
+    fn the_sample_of_the_reference_is_read() {
+        let answer = decode(Action::Decrypt, StatusCode::OK, &HeaderMap::new(), SAMPLE.as_bytes()).unwrap();
+        let (key, version) = (KeyId::new("202b9877"), KeyVersion::new("2ab1a983"));
+        let expected = Decrypted { plaintext: Secret::copied(b"test"), key, version };
+        assert_eq!((answer.reply, answer.request_id.as_str()), (Reply::Decrypted(expected), "207596a2"));
+    }
+
+    #[test]
+    fn members_that_are_not_known_and_escapes_that_are_not_needed_are_let_be() {
+        let body = r#"{"KeyVersionId":"v","New":[{"a":1}],"KeyId":"k\u0031","RequestId":"r","Plaintext":"\/\/8="}"#;
+        let (key, version) = (KeyId::new("k1"), KeyVersion::new("v"));
+        let expected = Decrypted { plaintext: Secret::copied(b"\xff\xff"), key, version };
+        assert_eq!(decoded(Action::Decrypt, body), Ok(Reply::Decrypted(expected)));
+    }
+
+    #[test]
+    fn what_is_not_in_the_schema_is_garbled() {
+        let swapped = |from: &str, to: &str| SAMPLE.replace(from, to);
+        let bodies = [
+            String::new(),
+            "<html><body>Please log in</body></html>".to_owned(),
+            "{}".to_owned(),
+            SAMPLE[..SAMPLE.len() - 1].to_owned(),
+            format!("{SAMPLE}{SAMPLE}"),
+            swapped("\"KeyId\":\"202b9877\",", ""),
+            swapped("202b9877", ""),
+            swapped("207596a2", ""),
+            swapped("\"202b9877\"", "7"),
+            swapped("\"202b9877\"", "null"),
+            swapped("dGVzdA==", "dGVzdA"),
+            swapped("dGVzdA==", "dGVzdB=="),
+            swapped("dGVzdA==", ""),
+            swapped("\"dGVzdA==\"", "[116]"),
+            swapped("\"KeyVersionId\"", "\"KeyId\""),
+        ];
+        for body in bodies {
+            assert_eq!(decoded(Action::Decrypt, &body), Err(Kind::Garbled), "{body}");
+        }
+        assert_eq!(decoded(Action::Encrypt, SAMPLE), Err(Kind::Garbled));
+        assert_eq!(decoded(Action::ListKeys, SAMPLE), Err(Kind::Garbled));
+    }
+
+    #[test]
+    fn success_is_200_and_nothing_near_it() {
+        for status in [100, 201, 204, 206, 301, 302, 304] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let fault = decode(Action::Decrypt, status, &HeaderMap::new(), SAMPLE.as_bytes()).unwrap_err();
+            assert_eq!(fault, Fault::kms(Kind::Garbled), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_description_tells_key_and_state_and_keeps_every_member() {
+        let body = r#"{"KeyMetadata":{"KeyId":"k","KeyState":"STATE","Arn":"a"},"RequestId":"r"}"#;
+        for (text, state) in [
+            ("Enabled", KeyState::Enabled),
+            ("Disabled", KeyState::Disabled),
+            ("PendingDeletion", KeyState::PendingDeletion),
+            ("PendingImport", KeyState::PendingImport),
+            ("Exotic", KeyState::Unavailable),
+        ] {
+            let body = body.replace("STATE", text);
+            let Ok(Reply::Document(document)) = decoded(Action::DescribeKey, &body) else { panic!("{body}") };
+            let mut members: Map<String, Value> = serde_json::from_str(&body).unwrap();
+            members.remove("RequestId");
+            assert_eq!(document, Document { members, described: Some((KeyId::new("k"), state)) });
+        }
+        assert_eq!(decoded(Action::DescribeKey, &body.replace("KeyState", "State")), Err(Kind::Garbled));
+    }
+
+    fn replies() -> impl Strategy<Value = (Action, Reply)> {
+        let parts = ("\\PC{1,20}", "\\PC{0,20}", vec(any::<u8>(), 1..100), vec(any::<u8>(), 1..100), 0..5);
+        parts.prop_map(|(key, version, plaintext, ciphertext, which)| {
+            let (key, version) = (KeyId::new(&key), KeyVersion::new(&version));
+            let (plaintext, ciphertext) = (Secret::new(plaintext), Ciphertext::new(ciphertext));
+            match which {
+                0 => (Action::Decrypt, Reply::Decrypted(Decrypted { plaintext, key, version })),
+                1 => (Action::Encrypt, Reply::Encrypted(Encrypted { ciphertext, key, version })),
+                2 => {
+                    let plaintext = Some(plaintext);
+                    (Action::GenerateDataKey, Reply::DataKey(DataKey { plaintext, ciphertext, key, version }))
+                }
+                3 => {
+                    let reply = Reply::DataKey(DataKey { plaintext: None, ciphertext, key, version });
+                    (Action::GenerateDataKeyWithoutPlaintext, reply)
+                }
+                _ => {
+                    let mut members = Map::new();
+                    members.insert("Keys".to_owned(), serde_json::json!({ "Key": [{ "KeyId": key.as_str() }] }));
+                    members.insert("TotalCount".to_owned(), 1.into());
+                    (Action::ListKeys, Reply::Document(Document { members, described: None }))
+                }
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_to_the_same_reply((action, reply) in replies()) {
+            let answer = Answer { reply, request_id: RequestId::new("A\"1") };
+            let body = encode(&answer);
+            let back = decode(action, StatusCode::OK, &HeaderMap::new(), body.expose()).unwrap();
+            prop_assert_eq!((back.reply, back.request_id), (answer.reply, answer.request_id));
+        }
+    }
+}

@@ -142,3 +142,105 @@ pub(super) const FLATTENED: &str = "EncryptionContext.";
 const COMMON: [&str; 9] =
     ["AccessKeyId", "Action", "BearerToken", "Format", "RegionId", "STSToken", "SecurityToken", "Timestamp", "Version"];
 const DATA_KEY_BYTES_MAX: u16 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(action: &str, query: &str) -> Result<Call, Kind> {
+        decode(action, &Parameters::parse(query, "").unwrap()).map_err(|fault| fault.kind().clone())
+    }
+
+    fn invalid(name: &str) -> Result<Call, Kind> {
+        Err(Kind::InvalidParameter(name.into()))
+    }
+
+    fn missing(name: &str) -> Result<Call, Kind> {
+        Err(Kind::MissingParameter(name.into()))
+    }
+
+    #[test]
+    fn what_belongs_to_the_transport_is_dropped_and_what_is_unknown_is_kept_apart() {
+        let query = "AccessKeyId=a&Action=x&CiphertextBlob=QUI%3D&Format=JSON&KeyId=k&New=%2B&RegionId=r&STSToken=t\
+            &SecurityToken=t&Signature=s&SignatureMethod=m&SignatureNewer=n&SignatureNonce=n&SignatureType=\
+            &SignatureVersion=1.0&Timestamp=t&Version=v&DryRun=false";
+        let expected = Decrypt {
+            ciphertext: Ciphertext::new(b"AB".to_vec()),
+            context: None,
+            dry_run: false,
+            extra: Extra(vec![("KeyId".to_owned(), "k".to_owned()), ("New".to_owned(), "+".to_owned())]),
+        };
+        assert_eq!(decoded("Decrypt", query), Ok(Call::Decrypt(expected)));
+    }
+
+    #[test]
+    fn only_the_relayed_actions_are_known_and_only_as_they_are_spelled() {
+        for action in ["DisableKey", "CreateKey", "ScheduleKeyDeletion", "ReEncrypt", "decrypt", "", "Decrypt "] {
+            assert_eq!(decoded(action, "CiphertextBlob=QUI%3D&KeyId=k"), Err(Kind::UnknownAction), "{action}");
+        }
+    }
+
+    #[test]
+    fn required_parameters_are_missed_by_name() {
+        assert_eq!(decoded("Decrypt", "ciphertextblob=QUI%3D"), missing("CiphertextBlob"));
+        assert_eq!(decoded("Decrypt", "CiphertextBlob="), missing("CiphertextBlob"));
+        assert_eq!(decoded("Encrypt", "Plaintext=QUI%3D"), missing("KeyId"));
+        assert_eq!(decoded("Encrypt", "KeyId=k"), missing("Plaintext"));
+        assert_eq!(decoded("GenerateDataKey", ""), missing("KeyId"));
+        assert_eq!(decoded("DescribeKey", ""), missing("KeyId"));
+        assert_eq!(decoded("DescribeKeyVersion", "KeyId=k"), missing("KeyVersionId"));
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_name() {
+        for blob in ["QUI", "QUJ=", "QUI+", "QU%20I=", "_-8="] {
+            assert_eq!(decoded("Decrypt", &format!("CiphertextBlob={blob}")), invalid("CiphertextBlob"), "{blob}");
+        }
+        for count in ["0", "1025", "-1", "%2B1", "1.5", "", "99999999"] {
+            let query = format!("KeyId=k&NumberOfBytes={count}");
+            assert_eq!(decoded("GenerateDataKey", &query), invalid("NumberOfBytes"), "{count}");
+        }
+        assert_eq!(decoded("GenerateDataKey", "KeyId=k&KeySpec=AES_512"), invalid("KeySpec"));
+        assert_eq!(decoded("GenerateDataKey", "KeyId=k&DryRun=True"), invalid("DryRun"));
+    }
+
+    #[test]
+    fn a_context_comes_in_one_form_only() {
+        let both = "CiphertextBlob=QUI%3D&EncryptionContext=%7B%7D&EncryptionContext.a=1";
+        assert_eq!(decoded("Decrypt", both), invalid("EncryptionContext"));
+        let flat = "CiphertextBlob=QUI%3D&EncryptionContext.b=%20&EncryptionContext.a=1";
+        let Ok(Call::Decrypt(call)) = decoded("Decrypt", flat) else { panic!("it is a Decrypt") };
+        let expected = context::flattened(vec![("a".into(), "1".into()), ("b".into(), " ".into())]).unwrap();
+        assert_eq!((call.shareable(), call.context, call.extra), (false, Some(expected), Extra::default()));
+    }
+
+    #[test]
+    fn an_empty_context_is_not_an_absent_one() {
+        let Ok(Call::Decrypt(call)) = decoded("Decrypt", "CiphertextBlob=QUI%3D&EncryptionContext=%7B%7D") else {
+            panic!("it is a Decrypt")
+        };
+        assert_eq!(call.context, Some(context::parse("{}").unwrap()));
+    }
+
+    #[test]
+    fn the_number_of_bytes_wins_over_the_spec() {
+        let query = "KeyId=alias%2Fk&KeySpec=AES_128&NumberOfBytes=1024";
+        let expected = GenerateDataKey {
+            key: KeyName::new("alias/k"),
+            size: DataKeySize::Bytes(1024),
+            plaintext: false,
+            context: None,
+            dry_run: false,
+            extra: Extra::default(),
+        };
+        let decoded = decoded("GenerateDataKeyWithoutPlaintext", query);
+        assert_eq!(decoded, Ok(Call::GenerateDataKey(expected)));
+    }
+
+    #[test]
+    fn a_read_relays_its_other_parameters() {
+        let extra = Extra(vec![("KeyVersionId".to_owned(), "v".to_owned())]);
+        let read = Read { action: Action::DescribeKeyVersion, key: Some(KeyName::new("k")), extra };
+        assert_eq!(decoded("DescribeKeyVersion", "KeyId=k&KeyVersionId=v&Format=XML"), Ok(Call::Read(read)));
+    }
+}

@@ -294,3 +294,227 @@ const NAME_BYTES_MAX: usize = 128;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 const SHOWN: &str = "server string to sign is:";
 const X_ACS_RETRY_AFTER: &str = "x-acs-retry-after";
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(fault: &Fault) -> (u16, Value) {
+        let (status, body) = encode(fault, &RequestId::new("OURS"));
+        (status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    fn heard(action: Action, status: u16, code: &str, message: &str) -> Kind {
+        let body = json!({ "Code": code, "Message": message, "RequestId": "r" }).to_string();
+        let fault = decode(action, StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body.as_bytes());
+        fault.kind().clone()
+    }
+
+    fn every_kind() -> Vec<Kind> {
+        let text = || "name".into();
+        vec![
+            Kind::AliasNotFound,
+            Kind::BadSignature(None),
+            Kind::BadSignature(Some("GET&%2F&".to_owned())),
+            Kind::Credentials,
+            Kind::DryRun,
+            Kind::Forbidden,
+            Kind::Garbled,
+            Kind::Internal,
+            Kind::InvalidCiphertext,
+            Kind::InvalidParameter(text()),
+            Kind::KeyDisabled,
+            Kind::KeyNotFound,
+            Kind::KeyPendingDeletion,
+            Kind::KeyPendingImport,
+            Kind::KeyUnavailable,
+            Kind::KeyVersionNotFound,
+            Kind::KmsFailure,
+            Kind::Lapsed,
+            Kind::Malformed("why"),
+            Kind::MissingParameter(text()),
+            Kind::NoPermission,
+            Kind::NonceUsed,
+            Kind::Other,
+            Kind::Overloaded,
+            Kind::StaleTimestamp,
+            Kind::Throttled(None),
+            Kind::TimedOut,
+            Kind::TooLarge,
+            Kind::Unauthenticated,
+            Kind::UnknownAccessKey,
+            Kind::UnknownAction,
+            Kind::Unreachable,
+            Kind::Unsupported,
+        ]
+    }
+
+    #[test]
+    fn no_refusal_of_ours_makes_a_client_try_again() {
+        for kind in every_kind() {
+            let (status, body) = written(&Fault::proxy(kind.clone()));
+            assert!((400..500).contains(&status), "{kind:?}: {status}");
+            assert_eq!(body["HttpStatus"], status, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_member_that_the_go_sdk_reads_is_a_string_or_absent() {
+        for kind in every_kind() {
+            let (_, body) = written(&Fault::proxy(kind.clone()));
+            for name in ["RequestId", "HostId", "Code", "Recommend", "Message"] {
+                assert!(body.get(name).is_none_or(Value::is_string), "{kind:?}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_signature_is_answered_with_a_colon_in_the_message() {
+        for (shown, code) in [(None, "IncompleteSignature"), (Some("GET&%2F&"), MISMATCH)] {
+            let (status, body) = written(&Fault::caller(Kind::BadSignature(shown.map(str::to_owned))));
+            let message = body["Message"].as_str().unwrap();
+            assert_eq!((status, body["Code"].as_str().unwrap()), (400, code));
+            assert!(message.contains(':'), "{message}");
+            assert_eq!(message.split(SHOWN).nth(1), shown);
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let (_, body) = written(&Fault::caller(Kind::InvalidParameter("默".repeat(99).into())));
+        let expected = format!("The specified parameter \"{}\" is not valid.", "默".repeat(42));
+        assert_eq!(body["Message"], expected);
+    }
+
+    #[test]
+    fn what_the_kms_said_comes_out_as_it_went_in() {
+        let body = json!({
+            "HttpStatus": 409, "Code": "Rejected.Disabled", "Message": "The key state is Disabled.",
+            "RequestId": "THEIRS", "HostId": "kms.cn-hangzhou.aliyuncs.com", "Recommend": "https://example.com",
+        });
+        let fault = decode(Action::Decrypt, StatusCode::CONFLICT, &HeaderMap::new(), body.to_string().as_bytes());
+        assert_eq!(fault.kind(), &Kind::KeyDisabled);
+        assert_eq!(written(&fault), (409, body));
+    }
+
+    #[test]
+    fn a_mismatch_that_the_kms_reports_loses_what_it_signed_and_keeps_its_colon() {
+        for message in ["No match. server string to sign is:POST&secret", "No match."] {
+            let body = json!({ "Code": MISMATCH, "Message": message, "RequestId": "r" }).to_string();
+            let fault = decode(Action::Encrypt, StatusCode::BAD_REQUEST, &HeaderMap::new(), body.as_bytes());
+            let (_, body) = written(&fault);
+            let message = body["Message"].as_str().unwrap();
+            assert!(message.contains(':') && !message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn each_code_of_the_reference_has_its_kind() {
+        let table = [
+            (409, "Rejected.Disabled", Kind::KeyDisabled),
+            (409, "Rejected.PendingDeletion", Kind::KeyPendingDeletion),
+            (409, "Rejected.PendingImport", Kind::KeyPendingImport),
+            (409, "Rejected.Unavailable", Kind::KeyUnavailable),
+            (409, "Rejected.StateModifiedFailed", Kind::Other),
+            (404, "Forbidden.KeyNotFound", Kind::KeyNotFound),
+            (404, "Forbidden.KeyVersionNotFound", Kind::KeyVersionNotFound),
+            (404, "Forbidden.AliasNotFound", Kind::AliasNotFound),
+            (403, "Forbidden.NoPermission", Kind::NoPermission),
+            (400, "Forbidden.NoPermission", Kind::NoPermission),
+            (403, "Forbidden.InDebt", Kind::NoPermission),
+            (403, "Forbidden.InDebtOverdue", Kind::NoPermission),
+            (403, "Forbidden.KmsServiceNotEnabled", Kind::NoPermission),
+            (403, "Forbidden.ProhibitedByRiskControl", Kind::NoPermission),
+            (404, "InvalidAccessKeyId.NotFound", Kind::Credentials),
+            (400, "InvalidAccessKeyId.Inactive", Kind::Credentials),
+            (403, "Forbidden.AccessKey", Kind::Credentials),
+            (400, "InvalidSecurityToken.Expired", Kind::Credentials),
+            (403, "InvalidSecurityToken.Expired", Kind::Credentials),
+            (400, "InvalidSecurityToken.Malformed", Kind::Credentials),
+            (400, "InvalidSecurityToken.MismatchWithAccessKey", Kind::Credentials),
+            (400, "MissingSecurityToken", Kind::Credentials),
+            (400, "SignatureDoesNotMatch", Kind::Credentials),
+            (400, "IncompleteSignature", Kind::Credentials),
+            (400, "InvalidTimeStamp.Expired", Kind::StaleTimestamp),
+            (400, "InvalidTimeStamp.Format", Kind::StaleTimestamp),
+            (400, "IllegalTimestamp", Kind::StaleTimestamp),
+            (400, "SignatureNonceUsed", Kind::NonceUsed),
+            (404, "InvalidProtocol.NeedSsl", Kind::Other),
+            (404, "InvalidApi.NotFound", Kind::UnknownAction),
+            (400, "UnsupportedOperation", Kind::Unsupported),
+            (400, "Rejected.UnsupportedOperation", Kind::Unsupported),
+            (429, "Rejected.Throttling", Kind::Throttled(None)),
+            (400, "Throttling", Kind::Throttled(None)),
+            (400, "Throttling.User", Kind::Throttled(None)),
+            (400, "Throttling.Api", Kind::Throttled(None)),
+            (400, "Rejected.LimitExceeded", Kind::Other),
+            (409, "Rejected.ResourceExist", Kind::Other),
+            (400, "AliasAlreadyExists", Kind::Other),
+            (500, "InternalFailure", Kind::KmsFailure),
+            (503, "ServiceUnavailableTemporary", Kind::KmsFailure),
+            (503, "SerivceUnvailableTemporary", Kind::KmsFailure),
+            (503, "SerivceUnavailableTemporary", Kind::KmsFailure),
+            (400, "DryRunOperationError", Kind::DryRun),
+            (400, "ValidationError", Kind::DryRun),
+            (403, "AccessDeniedError", Kind::DryRun),
+            (418, "Unheard.Of", Kind::Other),
+            (429, "Unheard.Of", Kind::Throttled(None)),
+            (502, "Unheard.Of", Kind::KmsFailure),
+            (500, "Rejected.Disabled", Kind::KeyDisabled),
+        ];
+        for (status, code, kind) in table {
+            assert_eq!(heard(Action::Decrypt, status, code, "m"), kind, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_decrypt_with_a_bad_ciphertext_or_context_is_told_from_other_bad_parameters() {
+        let not_valid = |name: &str| format!("The specified parameter {name} is not valid.");
+        let kind = |action, name: &str| heard(action, 400, "InvalidParameter", &not_valid(name));
+        assert_eq!(kind(Action::Decrypt, "CiphertextBlob"), Kind::InvalidCiphertext);
+        assert_eq!(kind(Action::Decrypt, "\"EncryptionContext\""), Kind::InvalidCiphertext);
+        assert_eq!(kind(Action::Decrypt, ""), Kind::InvalidCiphertext);
+        assert_eq!(kind(Action::Decrypt, "DryRun"), Kind::InvalidParameter("DryRun".into()));
+        assert_eq!(kind(Action::Encrypt, "EncryptionContext"), Kind::InvalidParameter("EncryptionContext".into()));
+        let missing = heard(Action::Encrypt, 400, "MissingParameter", "The parameter \"KeyId\" is needed.");
+        assert_eq!(missing, Kind::MissingParameter("KeyId".into()));
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_in_the_schema_of_the_kms_is_none() {
+        let bodies = [
+            "",
+            "<html>403 Forbidden</html>",
+            "[]",
+            r#"{"Code":"Rejected.Disabled","Message":"m"}"#,
+            r#"{"Code":"Rejected.Disabled","Message":"m","RequestId":""}"#,
+            r#"{"Message":"m","RequestId":"r"}"#,
+            r#"{"Code":7,"Message":"m","RequestId":"r"}"#,
+            r#"{"Code":"Rejected.Disabled","Message":"m","RequestId":"r""#,
+        ];
+        for body in bodies {
+            let fault = decode(Action::Decrypt, StatusCode::CONFLICT, &HeaderMap::new(), body.as_bytes());
+            assert_eq!(fault, Fault::kms(Kind::Garbled), "{body}");
+        }
+    }
+
+    #[test]
+    fn throttling_says_how_long_to_wait_in_either_header_and_within_reason() {
+        let body = br#"{"Code":"Rejected.Throttling","Message":"m","RequestId":"r"}"#;
+        let cases = [
+            ("x-acs-retry-after", "1500", Some(Duration::from_millis(1500))),
+            ("retry-after", "2", Some(Duration::from_secs(2))),
+            ("retry-after", "99999", Some(RETRY_AFTER_MAX)),
+            ("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT", None),
+            ("date", "1", None),
+        ];
+        for (name, value, expected) in cases {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            let fault = decode(Action::Decrypt, StatusCode::TOO_MANY_REQUESTS, &headers, body);
+            assert_eq!(fault.kind(), &Kind::Throttled(expected), "{name}: {value}");
+        }
+    }
+}

@@ -1,9 +1,12 @@
 //! Requests: parsing one in three steps (its parts, who signed it, what it asks), and writing one.
 
+use std::borrow::Cow;
+
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::authorization::{Signing, Unsigned, single};
+use super::escape::{Layer, Length, Sink, escape};
 use super::parameters::Parameters;
 use super::signature::{FORM, X_ACS_ACTION, X_ACS_VERSION};
 use super::{blob, call};
@@ -11,7 +14,6 @@ use crate::claim::Claim;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Call, Context, ContextForm, DataKeySize, Extra};
 use crate::secret::Secret;
-use crate::wire::aliyun::escape::{Layer, Length, Sink, escape};
 
 /// One request, split but not yet believed: authenticate its [`Request::claim`] before asking for its
 /// [`Request::call`].
@@ -63,8 +65,8 @@ impl<'r> Request<'r> {
 
     /// A V3 request says it in the signed header, a V1 request in the signed parameter, a request without a signature
     /// in either.
-    fn said(&self, parameter: &str, header: &str) -> Result<std::borrow::Cow<'r, str>, Fault> {
-        let in_header = || single(self.headers, header).map(std::borrow::Cow::Borrowed);
+    fn said(&self, parameter: &str, header: &str) -> Result<Cow<'r, str>, Fault> {
+        let in_header = || single(self.headers, header).map(Cow::Borrowed);
         let said = match self.signing {
             Signing::V3(_) => in_header(),
             Signing::V1(_) => self.parameters.get(parameter),
@@ -195,3 +197,72 @@ pub const VERSION: &str = "2016-01-20";
 pub const QUERY_BYTES_MAX: usize = 32 << 10;
 /// The longest body.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::kms::Action;
+
+    fn call(method: &Method, query: &str, headers: &[(&'static str, &'static str)], body: &[u8]) -> Result<Call, Kind> {
+        let headers = headers.iter().map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        let headers: HeaderMap = headers.collect();
+        let called = Request::parse(method, query, &headers, body).and_then(|request| request.call());
+        called.map_err(|fault| fault.kind().clone())
+    }
+
+    const LIST: &str = "Action=ListKeys&Version=2016-01-20";
+
+    #[test]
+    fn without_a_signature_the_action_may_stand_in_either_place() {
+        let list = Call::Read(crate::kms::Read { action: Action::ListKeys, key: None, extra: Extra::default() });
+        let headers = [("x-acs-action", "ListKeys"), ("x-acs-version", VERSION)];
+        assert_eq!(call(&Method::GET, LIST, &[], b""), call(&Method::POST, "", &headers, b""));
+        assert_eq!(call(&Method::GET, LIST, &[], b""), Ok(list));
+    }
+
+    #[test]
+    fn another_version_or_none_is_refused() {
+        let other = call(&Method::GET, "Action=ListKeys&Version=2016-01-21", &[], b"");
+        assert_eq!(other, Err(Kind::InvalidParameter("Version".into())));
+        assert_eq!(call(&Method::GET, "Action=ListKeys", &[], b""), Err(Kind::MissingParameter("Version".into())));
+        assert_eq!(call(&Method::GET, "Version=2016-01-20", &[], b""), Err(Kind::MissingParameter("Action".into())));
+    }
+
+    #[test]
+    fn a_body_is_a_form_of_a_post_or_nothing() {
+        let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+        assert!(call(&Method::POST, "", &form, LIST.as_bytes()).is_ok());
+        let refused = |method, headers: &[_], body: &[u8]| match call(&method, LIST, headers, body) {
+            Err(Kind::Malformed(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(Method::GET, &form, b"a=1"), "only POST has a body");
+        assert_eq!(refused(Method::POST, &form, b"a=\xff"), "its body is not UTF-8");
+        let json = [("content-type", "application/json")];
+        assert_eq!(refused(Method::POST, &json, b"{}"), "its body is not application/x-www-form-urlencoded");
+        assert_eq!(refused(Method::POST, &[], b"a=1"), "its body is not application/x-www-form-urlencoded");
+    }
+
+    #[test]
+    fn query_and_body_have_their_limits() {
+        let form = [("content-type", FORM)];
+        let padded = |bytes: usize| format!("{LIST}&x={}", "y".repeat(bytes - LIST.len() - 3));
+        assert!(call(&Method::GET, &padded(QUERY_BYTES_MAX), &[], b"").is_ok());
+        assert_eq!(call(&Method::GET, &padded(QUERY_BYTES_MAX + 1), &[], b""), Err(Kind::TooLarge));
+        assert!(call(&Method::POST, "", &form, padded(BODY_BYTES_MAX).as_bytes()).is_ok());
+        assert_eq!(call(&Method::POST, "", &form, padded(BODY_BYTES_MAX + 1).as_bytes()), Err(Kind::TooLarge));
+    }
+
+    #[test]
+    fn a_form_is_sized_before_it_is_filled() {
+        let extra = Extra(vec![("New".to_owned(), "a b".to_owned())]);
+        let plaintext = Secret::copied(&[0xFB; 100]);
+        let key = crate::kms::KeyName::new("alias/k");
+        let call = Call::Encrypt(crate::kms::Encrypt { key, plaintext, context: None, dry_run: true, extra });
+        let form = encode(&call);
+        let text = std::str::from_utf8(form.expose()).unwrap();
+        assert!(text.starts_with("KeyId=alias%2Fk&Plaintext=%2B%2Fv7") && text.ends_with("&DryRun=true&New=a%20b"));
+    }
+}
