@@ -227,21 +227,24 @@ impl Evidence {
             Kind::Garbled
             | Kind::KmsFailure
             | Kind::Lapsed
+            // Our clock or our nonces displease it: it has not said anything of the key.
+            | Kind::NonceUsed
+            | Kind::StaleTimestamp
             | Kind::Throttled(_)
             | Kind::TimedOut
             | Kind::Unreachable => Self::Silence,
-            Kind::Forbidden | Kind::KeyVersionNotFound | Kind::Other | Kind::Unsupported => Self::ScopeDoubted,
+            // The answer to a dry run is not weighed against any scope; to a real question it makes no sense.
+            Kind::DryRun | Kind::Forbidden | Kind::KeyVersionNotFound | Kind::Other | Kind::Unsupported => {
+                Self::ScopeDoubted
+            }
             Kind::AliasNotFound
             | Kind::BadSignature(_)
-            | Kind::DryRun
             | Kind::Internal
             | Kind::InvalidCiphertext
             | Kind::InvalidParameter(_)
             | Kind::Malformed(_)
             | Kind::MissingParameter(_)
-            | Kind::NonceUsed
             | Kind::Overloaded
-            | Kind::StaleTimestamp
             | Kind::TooLarge
             | Kind::Unauthenticated
             | Kind::UnknownAccessKey

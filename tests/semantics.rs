@@ -16,8 +16,8 @@ use kmsproxy::clock::{Clock, Deadline, Manual};
 use kmsproxy::engine::{Engine, Parts, Respond};
 use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{
-    Action, Call, Ciphertext, Context, ContextForm, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, KeyId, KeyName,
-    Read, Reply,
+    Action, Call, Ciphertext, Context, ContextForm, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, KeyId,
+    KeyName, Read, Reply,
 };
 use kmsproxy::lease::Terms;
 use kmsproxy::ledger::Ledger;
