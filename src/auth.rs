@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::claim::ListenerName;
+use crate::secret::Secret;
+
 /// A caller's name in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallerName(Arc<str>);
@@ -39,4 +42,39 @@ impl Caller {
     pub const fn name(&self) -> &CallerName {
         &self.name
     }
+}
+
+/// One configured caller: stub.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who.
+    pub name: CallerName,
+    /// Through which listener.
+    pub listener: ListenerName,
+    /// Proven how.
+    pub identity: Identity,
+}
+
+/// What proves a caller: stub.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A signature.
+    AccessKey {
+        /// Its id.
+        id: String,
+        /// Its secret.
+        secret: Secret,
+    },
+    /// A name in a client certificate.
+    Certificate {
+        /// The name.
+        name: String,
+    },
+    /// Peer credentials.
+    Unix {
+        /// The user.
+        uid: u32,
+    },
+    /// Whoever reaches the socket.
+    Listener,
 }

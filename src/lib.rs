@@ -10,8 +10,22 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod lease;
+pub mod metrics;
+pub mod tls;
+
 pub mod auth;
+pub mod listener;
 
 pub mod policy;
 
+pub mod cache;
 pub mod upstream;
+
+pub mod admin;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

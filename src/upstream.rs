@@ -23,3 +23,7 @@ pub trait Upstream: Debug + Send + Sync {
     /// credentials. When this changes, nothing that was allowed before is known to be allowed now.
     fn identity(&self) -> Arc<str>;
 }
+
+pub mod aliyun;
+pub mod credentials;
+pub mod local;

@@ -1,0 +1,11 @@
+//! Stub: settings of admin.
+
+use serde::{Deserialize, Serialize};
+
+/// `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where.
+    pub address: Option<String>,
+}
