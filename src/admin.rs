@@ -17,14 +17,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::claim::{Peer, PeerOrigin, UnixPeer};
 use crate::clock::{Clock, Moment};
 use crate::engine::Engine;
+use crate::listener::Listener;
 
 /// The `[admin]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -121,26 +123,26 @@ pub async fn observe(listener: TcpListener, metrics: PrometheusHandle, health: A
     }
 }
 
-/// Serves `answer` to root and to our own user on a unix socket, until `stop`; others are cut off.
-pub async fn control<A, F>(listener: UnixListener, answer: A, stop: CancellationToken)
+/// Serves `answer` to root and to our own user on a unix socket, until `stop`; nobody else gets an answer.
+pub async fn control<A, F>(listener: Listener, answer: A, stop: CancellationToken)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let ours = rustix::process::geteuid().as_raw();
-    while let Some(accepted) = stop.run_until_cancelled(accept(&places, listener.accept())).await {
-        let Some(((stream, _), place)) = accepted else { continue };
-        let peer = stream.peer_cred().map(|peer| peer.uid()).ok();
-        if !peer.is_some_and(|uid| uid == 0 || uid == ours) {
-            warn!(?peer, "control socket: refused");
-            continue;
+    let name = listener.name().clone();
+    let service = move |peer: Arc<Peer>, request| {
+        let allowed = matches!(peer.origin, PeerOrigin::Unix(Some(UnixPeer { uid, .. })) if uid == 0 || uid == ours);
+        let answering = allowed.then(|| answer(request));
+        async move {
+            match answering {
+                Some(answering) => answering.await,
+                None => text(StatusCode::FORBIDDEN, "for root and the daemon's own user\n".to_owned()),
+            }
         }
-        let answer = answer.clone();
-        tokio::spawn(async move {
-            converse(stream, answer).await;
-            drop(place);
-        });
+    };
+    if let Err(error) = listener.run(service, stop).await {
+        warn!(listener = name.as_str(), %error, "the control socket failed");
     }
 }
 
@@ -210,7 +212,8 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     response
 }
 
-const CONNECTIONS_MAX: usize = 32;
+/// Connections to one of these sockets at a time.
+pub const CONNECTIONS_MAX: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

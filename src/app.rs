@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, Health};
 use crate::auth::{Caller, CallerName, Door};
@@ -25,10 +26,10 @@ use crate::fault::Fault;
 use crate::guard;
 use crate::kms::{Answer, Call};
 use crate::ledger::Ledger;
-use crate::listener::{BindError, Listener};
+use crate::listener::{self, BindError, Listener};
 use crate::metrics;
 use crate::policy::{Grant, Policy};
-use crate::serve::aliyun::Face;
+use crate::serve::aliyun::{Face, Limits};
 use crate::serve::{Hosts, control};
 use crate::systemd::{Inherited, Notifier, watchdog_period};
 use crate::upstream::Upstream;
@@ -80,7 +81,7 @@ pub struct House {
     doors: Vec<(String, Listener, Face<Answering>)>,
     observer: Option<std::net::TcpListener>,
     metrics: PrometheusHandle,
-    admin: Option<UnixListener>,
+    admin: Option<Listener>,
 }
 
 enum Answering {
@@ -148,7 +149,7 @@ impl House {
             let respond = respond.ok_or_else(|| Error::Config("a listener names no upstream".to_owned()))?;
             self.open(listener, respond, Arc::clone(&door), &mut inherited)?;
         }
-        self.admin = plan.admin.map(|address| admin_socket(&address, &mut inherited)).transpose()?;
+        self.admin = plan.admin.map(|address| private("admin", &address, &mut inherited)).transpose()?;
         Ok(())
     }
 
@@ -197,9 +198,10 @@ impl House {
         door: Arc<Door>,
         inherited: &mut Inherited,
     ) -> Result<(), Error> {
-        let listener = Listener::bind(&plan.config, inherited).map_err(bind_error)?;
+        let listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
         let hosts = Hosts::new(&plan.config.hosts);
-        let face = Face::new(respond, door, Arc::clone(&self.clock), hosts, plan.config.timeout);
+        let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
+        let face = Face::new(respond, door, Arc::clone(&self.clock), hosts, limits);
         self.doors.push((plan.config.name, listener, face));
         Ok(())
     }
@@ -207,7 +209,7 @@ impl House {
     /// Where each listener listens, by name.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, String)> {
-        self.doors.iter().map(|(name, listener, _)| (name.clone(), listener.local_address())).collect()
+        self.doors.iter().map(|(name, listener, _)| (name.clone(), listener.local_address().to_string())).collect()
     }
 
     /// Where metrics are.
@@ -230,7 +232,7 @@ impl House {
     pub fn run(
         self,
         environment: Environment<'_>,
-        steering: Option<std::os::unix::net::UnixListener>,
+        steering: Option<Listener>,
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
         let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin } = self;
@@ -274,8 +276,8 @@ impl House {
 /// What is served beside the data path, by another runtime on another thread.
 struct Sockets {
     observer: Option<std::net::TcpListener>,
-    admin: Option<UnixListener>,
-    steering: Option<(std::os::unix::net::UnixListener, Arc<Local>)>,
+    admin: Option<Listener>,
+    steering: Option<(Listener, Arc<Local>)>,
 }
 
 impl Sockets {
@@ -286,26 +288,22 @@ impl Sockets {
         stop: CancellationToken,
     ) -> Result<std::thread::JoinHandle<()>, Error> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(runtime_error)?;
-        let Self { observer, admin, steering } = self;
-        let admin = admin.map(UnixListener::into_std).transpose().map_err(runtime_error)?;
         let serve = move || {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();
-                if let Some(listener) = observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
+                if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
                     tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
                 }
-                if let Some(listener) = admin.and_then(|listener| UnixListener::from_std(listener).ok()) {
+                if let Some(listener) = self.admin {
                     let answer = |_| async { admin::no_such_command() };
                     tasks.spawn(admin::control(listener, answer, stop.clone()));
                 }
-                if let Some((listener, local)) = steering {
+                if let Some((listener, local)) = self.steering {
                     let answer = move |request| {
                         let local = Arc::clone(&local);
                         async move { control::respond(local, request).await.unwrap_or_else(|never| match never {}) }
                     };
-                    if let Ok(listener) = UnixListener::from_std(listener) {
-                        tasks.spawn(admin::control(listener, answer, stop.clone()));
-                    }
+                    tasks.spawn(admin::control(listener, answer, stop.clone()));
                 }
                 stop.cancelled().await;
                 tasks.close();
@@ -319,13 +317,18 @@ impl Sockets {
 fn open_doors(doors: Vec<(String, Listener, Face<Answering>)>, stop: &CancellationToken) -> TaskTracker {
     let listening = TaskTracker::new();
     for (name, listener, face) in doors {
-        info!(listener = name, address = listener.local_address(), "listening");
+        info!(listener = name, address = %listener.local_address(), "listening");
         let face = Arc::new(face);
         let service = move |peer: Arc<crate::claim::Peer>, request| {
             let face = Arc::clone(&face);
             async move { face.serve(request, &peer).await }
         };
-        listening.spawn(listener.run(service, stop.clone(), DRAIN));
+        let serving = listener.run(service, stop.clone());
+        listening.spawn(async move {
+            if let Err(error) = serving.await {
+                error!(listener = name, %error, "the listener's socket failed");
+            }
+        });
     }
     listening
 }
@@ -409,9 +412,33 @@ fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
     Ok(listener)
 }
 
+/// A socket for root and for our own user.
+fn private(name: &str, address: &Address, inherited: &mut Inherited) -> Result<Listener, Error> {
+    let config = listener::Config {
+        name: name.to_owned(),
+        face: listener::FaceName::Aliyun,
+        address: address.to_string(),
+        tls: None,
+        upstream: String::new(),
+        hosts: Vec::new(),
+        insecure: false,
+        mode: matches!(address, Address::Unix(_)).then(|| "0600".to_owned()),
+        max_connections: admin::CONNECTIONS_MAX,
+        max_in_flight: admin::CONNECTIONS_MAX,
+        timeout: BEAT,
+    };
+    Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
+}
+
+fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {
+    let Address::Systemd(name) = address else { return None };
+    let unix = inherited.take_unix(name).map(OwnedFd::from);
+    unix.or_else(|| inherited.take_tcp(name).map(OwnedFd::from))
+}
+
 fn bind_error(error: BindError) -> Error {
     match error {
-        BindError::Taken { address } => Error::Taken { address },
+        BindError::Taken(address) => Error::Taken { address: address.to_string() },
         other => Error::Config(other.to_string()),
     }
 }

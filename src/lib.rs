@@ -17,10 +17,12 @@ pub mod governor;
 pub mod lease;
 pub mod metrics;
 pub mod seal;
+pub mod tls;
 pub mod wire;
 
 pub mod auth;
 pub mod ledger;
+pub mod listener;
 
 pub mod policy;
 
@@ -32,6 +34,12 @@ pub mod watch;
 
 pub mod admin;
 pub mod serve;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;
 
 /// Wipes every block of heap when it is freed: what passed through the buffers of hyper and TLS would otherwise stay
 /// readable for as long as the process lives. Costs at most 3 % of a cached hit.

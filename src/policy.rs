@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// What may be done.

@@ -6,15 +6,16 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Environment, Error, House, Mode, runtime_error};
-use crate::config::{self, Plan, Sources};
+use crate::clock::{Clock, System};
+use crate::config::{self, Address, Plan, Sources};
 use crate::kms::Action;
+use crate::systemd::Inherited;
 use crate::tls::authority::Authority;
 
 /// What `kmsproxy dev` and `kmsproxy emulator` were told.
@@ -41,7 +42,7 @@ pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Resul
     let house = House::build(state.plan()?, environment, mode)?;
     let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
     let key_id = local.ensure_default_key().map_err(runtime_error)?.as_str().to_owned();
-    let steering = state.bind_control().map_err(wrong)?;
+    let steering = super::private("control", &Address::Unix(state.control_socket()), &mut Inherited::default())?;
     let address = house.addresses().into_iter().next().map(|(_, address)| address).unwrap_or_default();
     let metrics_address = house.metrics_address().map(|address| address.to_string()).unwrap_or_default();
     let ready = Ready { state: &state, address, key_id, metrics_address };
@@ -73,7 +74,7 @@ impl State {
             state.write_certificates()?;
         }
         if !state.secret_file().exists() {
-            write_private(&state.secret_file(), &random_text()?)?;
+            write_private(&state.secret_file(), random_text()?.as_bytes())?;
         }
         Ok(state)
     }
@@ -151,7 +152,7 @@ address = "127.0.0.1:0"
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
         );
-        write_private(&self.config_file(), &text)
+        write_private(&self.config_file(), text.as_bytes())
     }
 
     fn plan(&self) -> Result<Plan, Error> {
@@ -165,19 +166,6 @@ address = "127.0.0.1:0"
         config::load(&sources).map(|(_, plan)| plan).map_err(|mistakes| Error::Config(mistakes.to_string()))
     }
 
-    /// The directory's lock is the embedded KMS's; whoever holds it owns this socket too.
-    fn bind_control(&self) -> io::Result<UnixListener> {
-        let path = self.control_socket();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    }
-
     fn certificates_are_fresh(&self) -> bool {
         let age = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok()?.elapsed().ok();
         [self.ca_file(), self.certificate_file(), self.key_file()]
@@ -186,10 +174,10 @@ address = "127.0.0.1:0"
     }
 
     fn write_certificates(&self) -> io::Result<()> {
-        let authority = Authority::generate().map_err(io::Error::other)?;
+        let authority = Authority::generate(System.wall(), &[]).map_err(io::Error::other)?;
         fs::write(self.ca_file(), authority.ca_pem())?;
         fs::write(self.certificate_file(), authority.certificate_pem())?;
-        write_private(&self.key_file(), authority.key_pem())
+        write_private(&self.key_file(), authority.key_pem().expose())
     }
 }
 
@@ -272,10 +260,10 @@ ack-kms-plugin:
     }
 }
 
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     use io::Write;
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())
+    file.write_all(content)
 }
 
 fn random_text() -> io::Result<String> {

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
+use tokio::sync::Semaphore;
 
 use super::{Hosts, screen, wiped};
 use crate::auth::{Caller, CallerName, Door};
@@ -27,16 +28,26 @@ pub struct Face<R> {
     door: Arc<Door>,
     clock: Arc<dyn Clock>,
     hosts: Hosts,
-    timeout: Duration,
+    limits: Limits,
+    places: Semaphore,
     requests: Requests,
 }
 
+/// What one listener gives a request, and how many requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the head of a request to its answer.
+    pub timeout: Duration,
+    /// Requests at a time; one more is refused at once, as throttled.
+    pub in_flight: usize,
+}
+
 impl<R: Respond> Face<R> {
-    /// A face before `respond`, for callers whom `door` admits. `timeout` is what a request has from its head to its
-    /// answer.
+    /// A face before `respond`, for callers whom `door` admits.
     #[must_use]
-    pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, timeout: Duration) -> Self {
-        Self { respond, door, clock, hosts, timeout, requests: Requests::of("aliyun") }
+    pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, limits: Limits) -> Self {
+        let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
+        Self { respond, door, clock, hosts, limits, places, requests: Requests::of("aliyun") }
     }
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
@@ -46,7 +57,7 @@ impl<R: Respond> Face<R> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let begun = self.clock.now();
-        let deadline = Deadline::after(begun, self.timeout);
+        let deadline = Deadline::after(begun, self.limits.timeout);
         let mut seen = Seen::default();
         let result = self.answer(request, peer, deadline, &mut seen).await;
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
@@ -67,6 +78,7 @@ impl<R: Respond> Face<R> {
     where
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
         let (head, body) = request.into_parts();
         self.screen(&head)?;
         let body = super::body(&head.headers, body, request::BODY_BYTES_MAX).await?;

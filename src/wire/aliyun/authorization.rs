@@ -135,6 +135,11 @@ impl Proof for V1Proof<'_, '_> {
         put_string_to_sign(self.request.method.as_str(), self.signed().map(Parameter::pair), &mut text);
         String::from_utf8(text).ok()
     }
+
+    /// The text: [`V1Proof::verify`] accepts one spelling only.
+    fn tag(&self) -> &[u8] {
+        self.signature.as_bytes()
+    }
 }
 
 /// The parts of an `Authorization: ACS3-HMAC-SHA256 …`, and the headers that belong to it.
@@ -211,6 +216,11 @@ impl Proof for V3Proof<'_, '_> {
     /// V3 clients do not look at it.
     fn string_to_sign(&self) -> Option<String> {
         None
+    }
+
+    /// The text: [`V3Proof::verify`] accepts one spelling only.
+    fn tag(&self) -> &[u8] {
+        self.signing.signature.as_bytes()
     }
 }
 

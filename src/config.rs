@@ -1,0 +1,62 @@
+//! The configuration: defaults, then the file, then `KMSPROXY_*`, then the command line. The only reader of
+//! configuration files and of the environment.
+//!
+//! Each module owns its settings; this one joins them, and compares what no module sees alone. [`Config`] is what was
+//! written and can be printed; [`Plan`] is what the daemon is built from and holds the secrets. All mistakes are found
+//! in one run, each with its place and its remedy.
+
+use std::path::PathBuf;
+
+mod address;
+mod callers;
+mod check;
+mod environment;
+mod key;
+mod listeners;
+mod machine;
+mod mistake;
+mod nearest;
+mod piece;
+mod plan;
+mod raw;
+mod reading;
+mod resolve;
+mod upstreams;
+
+pub use address::Address;
+pub use environment::Environment;
+pub use key::Place;
+pub use mistake::{Mistake, Mistakes};
+pub use plan::{CallerPlan, ListenerPlan, Plan, Unbindable, UpstreamPlan};
+pub use raw::{AccessKey, Caller, Config, Kms, Upstream};
+
+/// Where settings come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// The file; [`FILE`] unless told otherwise. It must exist.
+    pub file: PathBuf,
+    /// For `KMSPROXY_SECTION__KEY` and for what the file refers to.
+    pub environment: Environment,
+    /// `SECTION.KEY=VALUE`, which win over all else.
+    pub overrides: Vec<String>,
+    /// A directory that plays `/` for every file that the configuration names (not for the file itself), so that a
+    /// package or a test can check a configuration for another machine. Addresses are then not tried.
+    pub root: Option<PathBuf>,
+}
+
+/// Reads, follows and checks the whole configuration.
+///
+/// # Errors
+/// Every mistake that can be found without binding an address ([`Plan::try_addresses`]) or asking a KMS.
+pub fn load(sources: &Sources) -> Result<(Config, Plan), Mistakes> {
+    let (config, mut findings) = reading::read(&sources.file, &sources.environment, &sources.overrides);
+    let Some(config) = config else {
+        return Err(findings.mistakes());
+    };
+    let machine = machine::Machine::new(&sources.environment, sources.root.as_deref());
+    let plan = resolve::resolve(&config, &machine, &mut findings);
+    if findings.is_empty() { Ok((config, plan)) } else { Err(findings.mistakes()) }
+}
+
+/// The configuration file that is read unless another is named.
+pub const FILE: &str = "/etc/kmsproxy/kmsproxy.toml";

@@ -1,0 +1,145 @@
+//! Checks of `[upstream.NAME]`.
+
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::config::check::{Reference, at_least_one, name, noted, positive, shown};
+use crate::config::key::Key;
+use crate::config::machine::Machine;
+use crate::config::mistake::Findings;
+use crate::config::plan::UpstreamPlan;
+use crate::config::raw::{Config, Kms};
+use crate::lease::Terms;
+use crate::secret::Secret;
+use crate::upstream::credentials::{self, Source};
+use crate::upstream::{aliyun, local};
+
+/// Checks every upstream that could be read.
+pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Vec<UpstreamPlan> {
+    let mut plans = Vec::new();
+    for (label, upstream) in &config.upstreams {
+        let key = Key::of(["upstream", label]);
+        name(label, &key, findings);
+        lease(&upstream.lease, &key.then("lease"), findings);
+        let (kms, secret) = match &upstream.kms {
+            Kms::Aliyun(config) => (Kms::Aliyun(config.clone()), remote(config, &key, machine, findings)),
+            Kms::Local(config) => (Kms::Local(embedded(config, &key, machine, findings)), None),
+        };
+        plans.push(UpstreamPlan { name: label.clone(), kms, secret, lease: upstream.lease.clone() });
+    }
+    plans
+}
+
+fn lease(lease: &Terms, key: &Key, findings: &mut Findings) {
+    positive(lease.duration, &key.then("duration"), findings);
+    positive(lease.probe, &key.then("probe"), findings);
+    for (span, name) in [(lease.duration, "duration"), (lease.outage_grace, "outage_grace")] {
+        if span > LEASE_MAX {
+            let problem = format!("{} is too long: a revoked key would go on being served", shown(span));
+            findings.add(&key.then(name), problem, "write at most \"1h\"");
+        }
+    }
+    if lease.probe >= lease.duration && !lease.duration.is_zero() {
+        let problem = format!("{} is not shorter than the lease of {}", shown(lease.probe), shown(lease.duration));
+        findings.add(
+            &key.then("probe"),
+            problem,
+            "write about a third of the duration, so that one lost probe does no harm",
+        );
+    }
+}
+
+fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> Option<Secret> {
+    endpoint(config, key, findings);
+    positive(config.timeout, &key.then("timeout"), findings);
+    at_least_one(config.max_in_flight, &key.then("max_in_flight"), findings);
+    if config.retries > RETRIES_MAX {
+        findings.add(&key.then("retries"), "is more than 10", "write at most 10; retries make an outage worse");
+    }
+    if let Some(path) = &config.ca_file {
+        noted(machine.readable(path), &key.then("ca_file"), findings);
+    }
+    credentials(&config.credentials, &key.then("credentials"), machine, findings)
+}
+
+fn endpoint(config: &aliyun::Config, key: &Key, findings: &mut Findings) {
+    let key = key.then("endpoint");
+    let form = "write it as \"https://kms-vpc.cn-hangzhou.aliyuncs.com\"";
+    let Ok(uri) = config.endpoint.parse::<Uri>() else {
+        return findings.add(&key, "is not a URL", form);
+    };
+    let Some(host) = uri.host() else { return findings.add(&key, "names no host", form) };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        findings.add(&key, "carries a user name or password", "leave out what stands before the @");
+    }
+    if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
+        findings.add(&key, "has a path or a query", form);
+    }
+    match (uri.scheme_str(), config.insecure) {
+        (Some("https"), _) => {}
+        (Some("http"), true) if is_loopback(host) => {}
+        (Some("http"), true) => findings.add(&key, "is plain HTTP to another machine", "write https://"),
+        (Some("http"), false) => {
+            findings.add(&key, "is plain HTTP", "write https://, or insecure = true for a KMS on loopback");
+        }
+        _ => findings.add(&key, "has no https://", form),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn credentials(
+    config: &credentials::Config,
+    key: &Key,
+    machine: &Machine<'_>,
+    findings: &mut Findings,
+) -> Option<Secret> {
+    if let Some(path) = &config.oidc_token_file {
+        noted(machine.readable(path), &key.then("oidc_token_file"), findings);
+    }
+    if let Some(path) = &config.profile_file {
+        noted(machine.private(path), &key.then("profile_file"), findings);
+    }
+    let reference = Reference {
+        file: config.secret_file.as_deref(),
+        variable: config.secret_env.as_deref(),
+        credential: config.secret_credential.as_deref(),
+    };
+    let missing = match config.source {
+        Source::File => [("id", config.id.is_none()), ("secret_file", false)],
+        Source::Role => {
+            [("role_arn", config.role_arn.is_none()), ("id", reference.is_written() && config.id.is_none())]
+        }
+        Source::Uri => [("uri", config.uri.is_none()), ("id", false)],
+        // The rest may come from the environment or the metadata service, at the time it is needed.
+        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => [("", false); 2],
+    };
+    for (name, _) in missing.iter().filter(|(_, missing)| *missing) {
+        findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\""));
+    }
+    match config.source {
+        Source::File => reference.read(key, machine, findings),
+        Source::Role if reference.is_written() => reference.read(key, machine, findings),
+        Source::Role => None,
+        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Uri | Source::Profile => {
+            if reference.is_written() || config.id.is_some() {
+                let remedy = "write source = \"file\", or leave the id and the secret out";
+                findings.add(key, "this source takes no id and no secret", remedy);
+            }
+            None
+        }
+    }
+}
+
+fn embedded(config: &local::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> local::Config {
+    noted(machine.private_directory(&config.state_dir), &key.then("state_dir"), findings);
+    config.clone()
+}
+
+// The bound that SEMANTICS.md promises for revocation is the lease; nobody wants an hour, and nobody gets more.
+const LEASE_MAX: Duration = Duration::from_secs(3600);
+const RETRIES_MAX: u32 = 10;
