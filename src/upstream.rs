@@ -11,6 +11,8 @@ use crate::policy::{Held, Permit};
 
 pub mod aliyun;
 pub mod credentials;
+#[cfg(test)]
+mod rehearsal;
 pub mod transport;
 
 /// An answer on its way.
