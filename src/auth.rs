@@ -40,3 +40,27 @@ impl Caller {
         &self.name
     }
 }
+use crate::claim::*;
+use crate::clock::Moment;
+use crate::fault::*;
+pub struct Entry {
+    pub name: CallerName,
+    pub listener: ListenerName,
+    pub identity: Identity,
+}
+pub enum Identity {
+    Listener,
+}
+pub struct Door(Vec<Entry>);
+impl Door {
+    pub fn new(e: Vec<Entry>) -> Result<Self, ()> {
+        Ok(Self(e))
+    }
+    pub fn admit(&self, p: &Peer, _: &Claim<'_>, _: Moment, _: jiff::Timestamp) -> Result<Caller, Fault> {
+        self.0
+            .iter()
+            .find(|e| e.listener == p.listener)
+            .map(|e| Caller { name: e.name.clone() })
+            .ok_or(Fault::caller(Kind::Unauthenticated))
+    }
+}

@@ -10,11 +10,23 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod flight;
 pub mod governor;
+pub mod lease;
+pub mod metrics;
+pub mod seal;
 pub mod wire;
 
 pub mod auth;
+pub mod ledger;
 
 pub mod policy;
 
+pub mod cache;
 pub mod upstream;
+
+pub mod engine;
+pub mod watch;
+
+pub mod admin;
+pub mod serve;

@@ -1,5 +1,7 @@
 //! What speaks to a KMS.
 
+pub mod local;
+
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;

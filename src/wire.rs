@@ -1,2 +1,3 @@
-//! Codecs (stub).
+//! Pure codecs, one per dialect: bytes in, words out, and back. No I/O, no clock, no state.
+
 pub mod aliyun;

@@ -1,71 +1,227 @@
-//! Answers (stub).
-use std::time::Duration;
+//! Answers: the JSON of a 200, written and read. Plaintexts are encoded in place and decoded straight out of the body.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use std::borrow::Cow;
 
-use crate::fault::{Fault, Kind, Verbatim};
+use http::StatusCode;
+use http::header::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{blob, refusal};
+use crate::fault::{Fault, Kind};
 use crate::kms::{
     Action, Answer, Ciphertext, DataKey, Decrypted, Document, Encrypted, KeyId, KeyState, KeyVersion, Reply, RequestId,
 };
 use crate::secret::Secret;
 
-/// Decodes.
-pub fn decode(
-    action: Action,
-    status: http::StatusCode,
-    headers: &http::HeaderMap,
-    body: &[u8],
-) -> Result<Answer, Fault> {
-    let garbled = || Fault::kms(Kind::Garbled);
-    let json: Value = serde_json::from_slice(body).map_err(|_| garbled())?;
-    let text = |name: &str| json.get(name).and_then(Value::as_str).ok_or_else(garbled);
-    let request_id = RequestId::new(text("RequestId")?);
-    if status != http::StatusCode::OK {
-        let code = text("Code")?;
-        let after = headers.get("x-acs-retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        let kind = match (status.as_u16(), code) {
-            (429, _) | (_, "Throttling") => Kind::Throttled(after.map(Duration::from_millis)),
-            (_, "Rejected.Disabled") => Kind::KeyDisabled,
-            (_, "InvalidSecurityToken.Expired" | "InvalidAccessKeyId.NotFound") => Kind::Credentials,
-            (500.., _) => Kind::KmsFailure,
-            _ => Kind::Other,
-        };
-        return Err(Fault::said(
-            kind,
-            Verbatim {
-                status: status.as_u16(),
-                code: code.to_owned(),
-                message: text("Message").unwrap_or("").to_owned(),
-                request_id,
-                host_id: None,
-                recommend: None,
-            },
-        ));
-    }
-    let blob = |name: &str| STANDARD.decode(text(name)?).map_err(|_| garbled());
-    let key = || Ok::<_, Fault>(KeyId::new(text("KeyId")?));
-    let version = || Ok::<_, Fault>(KeyVersion::new(text("KeyVersionId")?));
-    let reply = match action {
-        Action::Decrypt => {
-            Reply::Decrypted(Decrypted { plaintext: Secret::new(blob("Plaintext")?), key: key()?, version: version()? })
+/// The JSON body of a 200.
+#[must_use]
+pub fn encode(answer: &Answer) -> Secret {
+    let mut object = Object::with_room(&answer.reply);
+    match &answer.reply {
+        Reply::DataKey(reply) => {
+            object.key(&reply.key, &reply.version);
+            object.blob("CiphertextBlob", reply.ciphertext.bytes());
+            if let Some(plaintext) = &reply.plaintext {
+                object.blob("Plaintext", plaintext.expose());
+            }
         }
-        Action::Encrypt => Reply::Encrypted(Encrypted {
-            ciphertext: Ciphertext::new(blob("CiphertextBlob")?),
-            key: key()?,
-            version: version()?,
-        }),
-        Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext => Reply::DataKey(DataKey {
-            plaintext: blob("Plaintext").ok().map(Secret::new),
-            ciphertext: Ciphertext::new(blob("CiphertextBlob")?),
-            key: key()?,
-            version: version()?,
-        }),
-        _ => Reply::Document(Document {
-            members: json.as_object().cloned().unwrap_or_default(),
-            described: json["KeyMetadata"]["KeyId"].as_str().map(|id| (KeyId::new(id), KeyState::Enabled)),
-        }),
-    };
-    Ok(Answer { reply, request_id })
+        Reply::Decrypted(reply) => {
+            object.key(&reply.key, &reply.version);
+            object.blob("Plaintext", reply.plaintext.expose());
+        }
+        Reply::Document(reply) => reply.members.iter().for_each(|(name, value)| object.member(name, value)),
+        Reply::Encrypted(reply) => {
+            object.key(&reply.key, &reply.version);
+            object.blob("CiphertextBlob", reply.ciphertext.bytes());
+        }
+    }
+    object.member("RequestId", answer.request_id.as_str());
+    object.close()
 }
+
+/// Reads what a KMS answered to `action`.
+///
+/// # Errors
+/// What [`refusal::decode`] makes of a 4xx or 5xx; [`Kind::Garbled`] for everything that is not in the schema: another
+/// status, a body that is not JSON, a missing or doubled member, one of the wrong type, bad base64. Members that we do
+/// not know are let be.
+pub fn decode(action: Action, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Fault> {
+    if status.is_client_error() || status.is_server_error() {
+        return Err(refusal::decode(action, status, headers, body));
+    }
+    let answer = if status == StatusCode::OK { read(action, body) } else { None };
+    answer.ok_or(Fault::kms(Kind::Garbled))
+}
+
+fn read(action: Action, body: &[u8]) -> Option<Answer> {
+    match action {
+        Action::Decrypt => {
+            let read: ReadDecrypted<'_> = serde_json::from_slice(body).ok()?;
+            let (key, version) = key(&read.key_id, &read.key_version_id)?;
+            let plaintext = read.plaintext.secret()?;
+            answer(&read.request_id, Reply::Decrypted(Decrypted { plaintext, key, version }))
+        }
+        Action::Encrypt => {
+            let read: ReadEncrypted<'_> = serde_json::from_slice(body).ok()?;
+            let (key, version) = key(&read.key_id, &read.key_version_id)?;
+            let ciphertext = ciphertext(&read.ciphertext_blob)?;
+            answer(&read.request_id, Reply::Encrypted(Encrypted { ciphertext, key, version }))
+        }
+        Action::GenerateDataKey => {
+            let read: ReadDataKey<'_> = serde_json::from_slice(body).ok()?;
+            let (key, version) = key(&read.key_id, &read.key_version_id)?;
+            let (ciphertext, plaintext) = (ciphertext(&read.ciphertext_blob)?, Some(read.plaintext.secret()?));
+            answer(&read.request_id, Reply::DataKey(DataKey { plaintext, ciphertext, key, version }))
+        }
+        Action::GenerateDataKeyWithoutPlaintext => {
+            let read: ReadEncrypted<'_> = serde_json::from_slice(body).ok()?;
+            let (key, version) = key(&read.key_id, &read.key_version_id)?;
+            let ciphertext = ciphertext(&read.ciphertext_blob)?;
+            answer(&read.request_id, Reply::DataKey(DataKey { plaintext: None, ciphertext, key, version }))
+        }
+        Action::DescribeKey => document("KeyMetadata", body),
+        Action::DescribeKeyVersion => document("KeyVersion", body),
+        Action::ListAliases | Action::ListAliasesByKeyId => document("Aliases", body),
+        Action::ListKeyVersions => document("KeyVersions", body),
+        Action::ListKeys => document("Keys", body),
+    }
+}
+
+fn document(subject: &str, body: &[u8]) -> Option<Answer> {
+    let mut members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let request_id = members.remove("RequestId")?;
+    let fields = members.get(subject)?.as_object()?;
+    let described = if subject == "KeyMetadata" { Some(described(fields)?) } else { None };
+    answer(request_id.as_str()?, Reply::Document(Document { members, described }))
+}
+
+fn described(metadata: &Map<String, Value>) -> Option<(KeyId, KeyState)> {
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let state = match text("KeyState")? {
+        "Enabled" => KeyState::Enabled,
+        "Disabled" => KeyState::Disabled,
+        "PendingDeletion" => KeyState::PendingDeletion,
+        "PendingImport" => KeyState::PendingImport,
+        _ => KeyState::Unavailable,
+    };
+    Some((KeyId::new(text("KeyId")?), state))
+}
+
+fn key(id: &str, version: &str) -> Option<(KeyId, KeyVersion)> {
+    (!id.is_empty()).then(|| (KeyId::new(id), KeyVersion::new(version)))
+}
+
+fn ciphertext(text: &str) -> Option<Ciphertext> {
+    blob::decode(text).filter(|bytes| !bytes.is_empty()).map(Ciphertext::new)
+}
+
+fn answer(request_id: &str, reply: Reply) -> Option<Answer> {
+    (!request_id.is_empty()).then(|| Answer { reply, request_id: RequestId::new(request_id) })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadDecrypted<'b> {
+    #[serde(borrow)]
+    plaintext: Confidential<'b>,
+    #[serde(borrow)]
+    key_id: Cow<'b, str>,
+    #[serde(borrow)]
+    key_version_id: Cow<'b, str>,
+    #[serde(borrow)]
+    request_id: Cow<'b, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadEncrypted<'b> {
+    #[serde(borrow)]
+    ciphertext_blob: Cow<'b, str>,
+    #[serde(borrow)]
+    key_id: Cow<'b, str>,
+    #[serde(borrow)]
+    key_version_id: Cow<'b, str>,
+    #[serde(borrow)]
+    request_id: Cow<'b, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadDataKey<'b> {
+    #[serde(borrow)]
+    plaintext: Confidential<'b>,
+    #[serde(borrow)]
+    ciphertext_blob: Cow<'b, str>,
+    #[serde(borrow)]
+    key_id: Cow<'b, str>,
+    #[serde(borrow)]
+    key_version_id: Cow<'b, str>,
+    #[serde(borrow)]
+    request_id: Cow<'b, str>,
+}
+
+/// The base64 of a plaintext, as it lies in the body; a copy only where the JSON escapes it, and then a wiped one.
+#[derive(Deserialize)]
+struct Confidential<'b>(#[serde(borrow)] Cow<'b, str>);
+
+impl Confidential<'_> {
+    fn secret(self) -> Option<Secret> {
+        let plaintext = blob::decode(&self.0).map(Secret::new);
+        if let Cow::Owned(text) = self.0 {
+            drop(Secret::new(text.into_bytes()));
+        }
+        plaintext.filter(|plaintext| !plaintext.is_empty())
+    }
+}
+
+/// A JSON object under way, in a buffer that is large enough from the start: growing would leave copies behind.
+struct Object(Vec<u8>);
+
+impl Object {
+    fn with_room(reply: &Reply) -> Self {
+        let blobs = match reply {
+            Reply::DataKey(reply) => {
+                blob::encoded_len(reply.ciphertext.bytes())
+                    + reply.plaintext.as_ref().map_or(0, |plaintext| blob::encoded_len(plaintext.expose()))
+            }
+            Reply::Decrypted(reply) => blob::encoded_len(reply.plaintext.expose()),
+            Reply::Document(_) => DOCUMENT_BYTES,
+            Reply::Encrypted(reply) => blob::encoded_len(reply.ciphertext.bytes()),
+        };
+        Self(Vec::with_capacity(blobs + REST_BYTES))
+    }
+
+    fn key(&mut self, key: &KeyId, version: &KeyVersion) {
+        self.member("KeyId", key.as_str());
+        self.member("KeyVersionId", version.as_str());
+    }
+
+    fn member(&mut self, name: &str, value: &(impl serde::Serialize + ?Sized)) {
+        self.name(name);
+        serde_json::to_writer(&mut self.0, value).expect("texts and JSON values always have a JSON form");
+    }
+
+    fn blob(&mut self, name: &str, bytes: &[u8]) {
+        self.name(name);
+        self.0.push(b'"');
+        blob::put(bytes, &mut self.0);
+        self.0.push(b'"');
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut self.0, name).expect("a text always has a JSON form");
+        self.0.push(b':');
+    }
+
+    fn close(mut self) -> Secret {
+        self.0.push(b'}');
+        Secret::new(self.0)
+    }
+}
+
+/// Where a metadata document usually ends; nothing in it is confidential.
+const DOCUMENT_BYTES: usize = 2048;
+/// Names, quotes, key id, version and request id, with as much again to spare.
+const REST_BYTES: usize = 512;

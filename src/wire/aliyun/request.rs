@@ -1,24 +1,197 @@
-//! Requests (stub).
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+//! Requests: parsing one in three steps (its parts, who signed it, what it asks), and writing one.
 
-use crate::kms::Call;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap};
+
+use super::authorization::{Signing, Unsigned, single};
+use super::parameters::Parameters;
+use super::signature::{FORM, X_ACS_ACTION, X_ACS_VERSION};
+use super::{blob, call};
+use crate::claim::Claim;
+use crate::fault::{Fault, Kind};
+use crate::kms::{Call, Context, ContextForm, DataKeySize, Extra};
 use crate::secret::Secret;
+use crate::wire::aliyun::escape::{Layer, Length, Sink, escape};
 
-/// Version.
-pub const VERSION: &str = "2016-01-20";
+/// One request, split but not yet believed: authenticate its [`Request::claim`] before asking for its
+/// [`Request::call`].
+pub struct Request<'r> {
+    method: &'r Method,
+    headers: &'r HeaderMap,
+    body: &'r [u8],
+    parameters: Parameters<'r>,
+    signing: Signing<'r>,
+}
 
-/// Form.
+impl<'r> Request<'r> {
+    /// Splits a request to path `/`, borrowing from all its parts. The parameters come from query and form body alike.
+    ///
+    /// # Errors
+    /// [`Kind::TooLarge`] for more than 32 KiB of query or 64 KiB of body; [`Kind::Malformed`],
+    /// [`Kind::InvalidParameter`] and [`Kind::MissingParameter`] for what cannot be split, for a parameter that occurs
+    /// twice and for a signature of a sort that we do not verify.
+    pub fn parse(method: &'r Method, query: &'r str, headers: &'r HeaderMap, body: &'r [u8]) -> Result<Self, Fault> {
+        if query.len() > QUERY_BYTES_MAX || body.len() > BODY_BYTES_MAX {
+            return Err(Fault::caller(Kind::TooLarge));
+        }
+        let parameters = Parameters::parse(query, form(method, headers, body)?)?;
+        let signing = Signing::find(headers, &parameters)?;
+        Ok(Self { method, headers, body, parameters, signing })
+    }
+
+    /// Who the request says it is from; [`Claim::Anonymous`] where it is not signed.
+    ///
+    /// # Errors
+    /// [`Kind::StaleTimestamp`] for a time of signing that is no time; [`Kind::BadSignature`] where the V3 signature
+    /// leaves out what it must cover or the body is not the one that was signed.
+    pub fn claim(&self) -> Result<Claim<'_>, Fault> {
+        let (method, headers, body) = (self.method, self.headers, self.body);
+        self.signing.claim(Unsigned { method, parameters: &self.parameters, headers, body })
+    }
+
+    /// What the request asks.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownAction`] for actions that are not relayed; [`Kind::MissingParameter`] and
+    /// [`Kind::InvalidParameter`] by the parameter's name.
+    pub fn call(&self) -> Result<Call, Fault> {
+        if self.said("Version", X_ACS_VERSION)? != VERSION {
+            return Err(Fault::caller(Kind::InvalidParameter("Version".into())));
+        }
+        call::decode(&self.said("Action", X_ACS_ACTION)?, &self.parameters)
+    }
+
+    /// A V3 request says it in the signed header, a V1 request in the signed parameter, a request without a signature
+    /// in either.
+    fn said(&self, parameter: &str, header: &str) -> Result<std::borrow::Cow<'r, str>, Fault> {
+        let in_header = || single(self.headers, header).map(std::borrow::Cow::Borrowed);
+        let said = match self.signing {
+            Signing::V3(_) => in_header(),
+            Signing::V1(_) => self.parameters.get(parameter),
+            Signing::None => self.parameters.get(parameter).or_else(in_header),
+        };
+        said.ok_or_else(|| Fault::caller(Kind::MissingParameter(parameter.into())))
+    }
+}
+
+fn form<'r>(method: &Method, headers: &HeaderMap, body: &'r [u8]) -> Result<&'r str, Fault> {
+    let malformed = |why| Fault::caller(Kind::Malformed(why));
+    if body.is_empty() {
+        return Ok("");
+    }
+    if method != Method::POST {
+        return Err(malformed("only POST has a body"));
+    }
+    let essence = single(headers, CONTENT_TYPE.as_str()).and_then(|value| value.split(';').next());
+    if !essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(FORM)) {
+        return Err(malformed("its body is not application/x-www-form-urlencoded"));
+    }
+    std::str::from_utf8(body).map_err(|_| malformed("its body is not UTF-8"))
+}
+
+/// The business parameters of `call` as a form body; action and version travel in headers.
+#[must_use]
 pub fn encode(call: &Call) -> Secret {
-    let text = match call {
-        Call::Decrypt(call) => format!("CiphertextBlob={}", quote(call.ciphertext.bytes())),
-        Call::Encrypt(call) => format!("KeyId={}&Plaintext={}", call.key.as_str(), quote(call.plaintext.expose())),
-        Call::GenerateDataKey(call) => format!("KeyId={}", call.key.as_str()),
-        Call::Read(read) => read.key.as_ref().map_or_else(String::new, |key| format!("KeyId={}", key.as_str())),
-    };
-    Secret::new(text.into_bytes())
+    let mut length = Length::default();
+    put_call(call, &mut Form::new(&mut length));
+    let mut bytes = Vec::with_capacity(length.0);
+    put_call(call, &mut Form::new(&mut bytes));
+    Secret::new(bytes)
 }
 
-fn quote(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")
+fn put_call<S: Sink>(call: &Call, form: &mut Form<'_, S>) {
+    match call {
+        Call::Decrypt(decrypt) => {
+            form.blob("CiphertextBlob", decrypt.ciphertext.bytes());
+            form.options(decrypt.context.as_ref(), decrypt.dry_run, &decrypt.extra);
+        }
+        Call::Encrypt(encrypt) => {
+            form.text("KeyId", encrypt.key.as_str());
+            form.blob("Plaintext", encrypt.plaintext.expose());
+            form.options(encrypt.context.as_ref(), encrypt.dry_run, &encrypt.extra);
+        }
+        Call::GenerateDataKey(generate) => {
+            form.text("KeyId", generate.key.as_str());
+            form.size(generate.size);
+            form.options(generate.context.as_ref(), generate.dry_run, &generate.extra);
+        }
+        Call::Read(read) => {
+            if let Some(key) = &read.key {
+                form.text("KeyId", key.as_str());
+            }
+            form.options(None, false, &read.extra);
+        }
+    }
 }
+
+/// A form under way.
+struct Form<'s, S> {
+    sink: &'s mut S,
+    begun: bool,
+}
+
+impl<'s, S: Sink> Form<'s, S> {
+    const fn new(sink: &'s mut S) -> Self {
+        Self { sink, begun: false }
+    }
+
+    fn name(&mut self, prefix: &str, name: &str) {
+        if self.begun {
+            self.sink.put(b"&");
+        }
+        self.begun = true;
+        self.sink.put(prefix.as_bytes());
+        escape(name.as_bytes(), Layer::Once, self.sink);
+        self.sink.put(b"=");
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name("", name);
+        escape(value.as_bytes(), Layer::Once, self.sink);
+    }
+
+    fn blob(&mut self, name: &str, bytes: &[u8]) {
+        self.name("", name);
+        blob::put_escaped(bytes, self.sink);
+    }
+
+    fn size(&mut self, size: DataKeySize) {
+        match size {
+            DataKeySize::Default => {}
+            DataKeySize::Aes128 => self.text("KeySpec", "AES_128"),
+            DataKeySize::Aes256 => self.text("KeySpec", "AES_256"),
+            DataKeySize::Bytes(count) => self.text("NumberOfBytes", &count.to_string()),
+        }
+    }
+
+    fn options(&mut self, context: Option<&Context>, dry_run: bool, extra: &Extra) {
+        if let Some(context) = context {
+            self.context(context);
+        }
+        if dry_run {
+            self.text("DryRun", "true");
+        }
+        for (name, value) in &extra.0 {
+            self.text(name, value);
+        }
+    }
+
+    fn context(&mut self, context: &Context) {
+        match context.form() {
+            ContextForm::Json => self.text("EncryptionContext", context.text()),
+            ContextForm::Flattened => {
+                for (name, value) in context.pairs() {
+                    self.name(call::FLATTENED, name);
+                    escape(value.as_bytes(), Layer::Once, self.sink);
+                }
+            }
+        }
+    }
+}
+
+/// The version of the API, and the only one.
+pub const VERSION: &str = "2016-01-20";
+/// The longest query: 6 KiB of plaintext and 8 KiB of context, each encoded twice, fit.
+pub const QUERY_BYTES_MAX: usize = 32 << 10;
+/// The longest body.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
