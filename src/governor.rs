@@ -358,9 +358,9 @@ mod tests {
         let governor = governor(1, 1);
         let _first = governor.admit(within(&governor, 1000)).await.unwrap();
         let waiting = governor.admit(within(&governor, 1000));
-        let shed = async { governor.admit(within(&governor, 1000)).await.map(|_| governor.clock.now()) };
+        let shed = async { (governor.admit(within(&governor, 1000)).await.unwrap_err(), governor.clock.now()) };
         let (waiting, shed) = tokio::join!(waiting, shed);
-        assert_eq!(shed.unwrap_err(), Fault::proxy(Kind::Overloaded));
+        assert_eq!(shed, (Fault::proxy(Kind::Overloaded), at(1)));
         assert_eq!(waiting.unwrap_err(), Fault::proxy(Kind::Overloaded));
         assert_eq!(governor.queued.load(Ordering::Relaxed), 0);
     }

@@ -442,6 +442,8 @@ mod tests {
         let scene = Scene::new(false);
         scene.next(Ok(Credentials { expires: Some(Timestamp::UNIX_EPOCH), ..key("a") }));
         assert_eq!(scene.id().await, None);
+        let clock = "the credentials handed out have expired already; is this machine's clock right?";
+        assert_eq!(scene.keeper.trouble(), Some(Lack::failed(clock)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -450,7 +452,7 @@ mod tests {
         scene.next(Ok(key("a")));
         scene.id().await;
         scene.next(Ok(key("b")));
-        scene.clock.advance(LOOK_GAP - Duration::from_millis(1));
+        scene.clock.advance(Duration::from_millis(9999));
         scene.id().await;
         scene.settle().await;
         assert_eq!(scene.fetched(), 1);
