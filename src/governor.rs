@@ -73,7 +73,8 @@ impl Governor {
     }
 
     /// The upstream said "too many": nobody asks for `after`, or where it named no time for one that doubles with
-    /// each further such answer. Answers to what was in flight before the pause do not lengthen it.
+    /// each further such answer. Answers to what was in flight when a pause began
+    /// do not lengthen it, unless they name a later time.
     pub fn throttled(&self, after: Option<Duration>) {
         let now = self.clock.now();
         self.quota().throttled(now, after, random());

@@ -191,11 +191,19 @@ pub fn source(config: &Config, env: Environment<'_>, ways: &Ways) -> Result<Box<
         Source::Default => Box::new(chain::Chain::new(config, env, ways)),
         Source::Env => Box::new(file::AccessKey::from_environment(env)?),
         Source::Oidc => Box::new(oidc::Oidc::new(config, env, ways)?),
-        Source::Role => Box::new(role::Role::new(config, env, ways)?),
+        Source::Role => Box::new(role::Role::new(config, env, ways, assuming(config, env, ways)?)?),
         Source::Ecs => Box::new(ecs::Ecs::new(config, env, ways)?),
         Source::Uri => Box::new(uri::Uri::new(config, env, ways)?),
         Source::Profile => Box::new(profile::Profile::new(config, env, ways)?),
         Source::File => Box::new(file::AccessKey::from_config(config, env)?),
+    })
+}
+
+/// What a role is assumed with: the access key of the table if it names one, else what the default chain finds.
+fn assuming(config: &Config, env: Environment<'_>, ways: &Ways) -> Result<Box<dyn Fetch>, Lack> {
+    Ok(match config.id {
+        Some(_) => Box::new(file::AccessKey::from_config(config, env)?),
+        None => Box::new(chain::Chain::new(config, env, ways)),
     })
 }
 

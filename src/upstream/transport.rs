@@ -50,7 +50,12 @@ impl Trust {
         for error in &found.errors {
             tracing::warn!(%error, "a platform root certificate was passed over");
         }
-        roots.add_parsable_certificates(found.certs);
+        let (believed, _) = roots.add_parsable_certificates(found.certs);
+        if believed == 0 {
+            tracing::warn!(
+                "this platform has no root certificates: install ca-certificates, or only ca_file is believed"
+            );
+        }
         Self(roots)
     }
 
@@ -144,7 +149,9 @@ impl Transport {
     /// # Errors
     /// [`Error::Address`] says what is wrong with it.
     pub fn address(&self, text: &str) -> Result<Uri, Error> {
-        let wrong = |why| Error::Address(text.to_owned(), why);
+        // A user may come with a password, which is nobody's to see.
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        let wrong = |why| Error::Address(shown.to_owned(), why);
         let uri: Uri = text.parse().map_err(|_| wrong("it is not a URI"))?;
         if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
             return Err(wrong("it must be scheme://host[:port], without a user"));
