@@ -73,7 +73,8 @@ impl Governor {
     }
 
     /// The upstream said "too many": nobody asks for `after`, or where it named no time for one that doubles with
-    /// each further such answer. Answers to what was in flight before the pause do not lengthen it.
+    /// each further such answer. Answers to what was in flight when a pause began
+    /// do not lengthen it, unless they name a later time.
     pub fn throttled(&self, after: Option<Duration>) {
         let now = self.clock.now();
         self.quota().throttled(now, after, random());
@@ -235,3 +236,144 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Alibaba Cloud counts its quota by the second, so a first pause of a part of one often suffices.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::BOOT + Duration::from_secs(seconds)
+    }
+
+    /// The longest jitter.
+    const LATEST: u64 = 1000;
+
+    #[test]
+    fn a_pause_doubles_with_each_throttling_after_it_and_starts_small_after_an_answer() {
+        let mut quota = Quota::new(at(0));
+        let mut pauses = Vec::new();
+        for step in 1..=8 {
+            quota.throttled(at(100 * step), None, LATEST);
+            pauses.push(quota.pause(at(100 * step)).as_millis());
+        }
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        quota.answered();
+        quota.throttled(at(1000), None, LATEST);
+        assert_eq!(quota.pause(at(1000)), PAUSE_FIRST);
+    }
+
+    #[test]
+    fn a_pause_lasts_as_long_as_the_upstream_says_up_to_the_cap() {
+        let mut quota = Quota::new(at(0));
+        quota.throttled(at(1), Some(Duration::from_secs(3)), LATEST);
+        assert_eq!(quota.pause(at(1)), Duration::from_secs(3));
+        quota.throttled(at(1), Some(Duration::from_secs(3600)), LATEST);
+        assert_eq!(quota.pause(at(1)), PAUSE_MAX);
+        assert_eq!(quota.pause(at(11)), Duration::ZERO);
+    }
+
+    #[test]
+    fn answers_to_what_was_in_flight_do_not_lengthen_the_pause() {
+        let mut quota = Quota::new(at(1));
+        for _ in 0..64 {
+            quota.throttled(at(1), None, LATEST);
+        }
+        assert_eq!(quota.pause(at(1)), PAUSE_FIRST);
+    }
+
+    #[test]
+    fn a_hundred_failing_calls_are_at_most_a_hundred_and_twenty_attempts() {
+        let mut quota = Quota::new(at(0));
+        let attempts: u32 = (0..100)
+            .map(|_| {
+                quota.called(at(0));
+                1 + u32::from(quota.take_retry(at(0))) + u32::from(quota.take_retry(at(0)))
+            })
+            .sum();
+        assert_eq!(attempts, 115);
+    }
+
+    #[test]
+    fn an_idle_upstream_earns_a_retry_every_ten_seconds_up_to_ten() {
+        let mut quota = Quota::new(at(0));
+        while quota.take_retry(at(0)) {}
+        assert!(!quota.take_retry(at(9)));
+        assert!(quota.take_retry(at(10)));
+        let saved = (0..100).filter(|_| quota.take_retry(at(100_000))).count();
+        assert_eq!(saved, 10);
+    }
+
+    #[test]
+    fn jitter_keeps_between_half_and_whole() {
+        let second = Duration::from_secs(1);
+        assert_eq!([spread(second, 0), spread(second, 1000)], [second / 2, second]);
+    }
+
+    /// Time as tokio's tests see it: it passes when all sleep.
+    #[derive(Debug)]
+    struct Paused(tokio::time::Instant);
+
+    impl Clock for Paused {
+        fn now(&self) -> Moment {
+            at(1) + self.0.elapsed()
+        }
+
+        fn wall(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+
+    fn governor(in_flight: usize, queued: usize) -> Governor {
+        Governor::new(Limits { in_flight, queued }, Arc::new(Paused(tokio::time::Instant::now())))
+    }
+
+    fn within(governor: &Governor, millis: u64) -> Deadline {
+        Deadline::after(governor.clock.now(), Duration::from_millis(millis))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_let_in_than_there_are_places_and_a_place_given_back_lets_the_next_in() {
+        let governor = governor(1, 8);
+        let deadline = within(&governor, 1000);
+        let first = governor.admit(deadline).await.unwrap();
+        let next = governor.admit(deadline);
+        let leave = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop(first);
+        };
+        let (next, ()) = tokio::join!(next, leave);
+        assert_eq!(governor.clock.now(), at(1) + Duration::from_millis(300));
+        drop(next.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_a_place_ends_with_the_deadline() {
+        let governor = governor(1, 8);
+        let _first = governor.admit(within(&governor, 1000)).await.unwrap();
+        let fault = governor.admit(within(&governor, 50)).await.unwrap_err();
+        assert_eq!((fault, governor.clock.now()), (Fault::proxy(Kind::Overloaded), at(1) + Duration::from_millis(50)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_the_queue_full_is_shed_at_once() {
+        let governor = governor(1, 1);
+        let _first = governor.admit(within(&governor, 1000)).await.unwrap();
+        let waiting = governor.admit(within(&governor, 1000));
+        let shed = async { (governor.admit(within(&governor, 1000)).await.unwrap_err(), governor.clock.now()) };
+        let (waiting, shed) = tokio::join!(waiting, shed);
+        assert_eq!(shed, (Fault::proxy(Kind::Overloaded), at(1)));
+        assert_eq!(waiting.unwrap_err(), Fault::proxy(Kind::Overloaded));
+        assert_eq!(governor.queued.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_beyond_the_deadline_fails_fast_and_a_shorter_one_is_waited_out() {
+        let governor = governor(4, 8);
+        let pause = Duration::from_millis(500);
+        governor.throttled(Some(pause));
+        let fault = governor.admit(within(&governor, 400)).await.unwrap_err();
+        assert_eq!((fault, governor.clock.now()), (Fault::kms(Kind::Throttled(Some(pause))), at(1)));
+        drop(governor.admit(within(&governor, 2000)).await.unwrap());
+        assert!(governor.clock.now().since(at(1)) >= pause);
+    }
+}

@@ -1,7 +1,5 @@
 //! What speaks to a KMS.
 
-pub mod local;
-
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +11,9 @@ use crate::policy::{Held, Permit};
 
 pub mod aliyun;
 pub mod credentials;
+pub mod local;
+#[cfg(test)]
+mod rehearsal;
 pub mod transport;
 
 /// An answer on its way.

@@ -296,3 +296,289 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(400);
 /// An attempt with less time than this is not worth its place in the quota.
 const USEFUL_MIN: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::System;
+    use crate::kms::{Ciphertext, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyVersion};
+    use crate::secret::Secret;
+    use crate::upstream::rehearsal::{Act, Asked, Server, answer as http, soon};
+
+    const GOOD: &str = r#"{"KeyId":"key-1","KeyVersionId":"v1","Plaintext":"c2VjcmV0","RequestId":"R"}"#;
+
+    fn said(code: &str) -> String {
+        format!(r#"{{"Code":"{code}","Message":"m","RequestId":"R"}}"#)
+    }
+
+    fn decrypt() -> Call {
+        let ciphertext = Ciphertext::new(b"blob".to_vec());
+        Call::Decrypt(Decrypt { ciphertext, context: None, dry_run: false, extra: Extra::default() })
+    }
+
+    fn encrypt(key: &str) -> Call {
+        Call::Encrypt(Encrypt {
+            key: KeyName::new(key),
+            plaintext: Secret::copied(b"dek"),
+            context: None,
+            dry_run: false,
+            extra: Extra::default(),
+        })
+    }
+
+    fn config(server: &Server) -> Config {
+        Config {
+            endpoint: server.url(),
+            region: None,
+            ca_file: None,
+            insecure: true,
+            credentials: credentials::Config { source: credentials::Source::Env, ..Default::default() },
+            timeout: Duration::from_secs(1),
+            max_in_flight: 8,
+            retries: 2,
+        }
+    }
+
+    fn static_key(name: &str) -> Option<String> {
+        match name {
+            "ALIBABA_CLOUD_ACCESS_KEY_ID" => Some("LTAItest".into()),
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET" => Some("testsecret".into()),
+            _ => None,
+        }
+    }
+
+    fn upstream(config: &Config) -> Aliyun {
+        let clock: Arc<dyn Clock> = Arc::new(System);
+        Aliyun::new(config, &static_key, &clock).unwrap()
+    }
+
+    async fn kms(play: impl Fn(usize, &Asked) -> Act + Send + Sync + 'static) -> (Server, Aliyun) {
+        let server = Server::play(play).await;
+        let upstream = upstream(&config(&server));
+        (server, upstream)
+    }
+
+    async fn kind(upstream: &Aliyun, call: &Call) -> Kind {
+        upstream.relay(call, soon()).await.unwrap_err().kind().clone()
+    }
+
+    #[tokio::test]
+    async fn a_call_is_signed_as_us_sent_as_a_form_and_its_answer_decoded() {
+        let (server, upstream) = kms(|_, _| http(200, "", GOOD)).await;
+        assert_eq!(&*upstream.identity(), "");
+        let answer = upstream.relay(&decrypt(), soon()).await.unwrap();
+        let plaintext = Secret::copied(b"secret");
+        let expected = Decrypted { plaintext, key: KeyId::new("key-1"), version: KeyVersion::new("v1") };
+        assert_eq!(answer.reply, Reply::Decrypted(expected));
+        assert_eq!(&*upstream.identity(), "LTAItest");
+        let asked = server.asked();
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].line, "POST / HTTP/1.1");
+        assert_eq!(asked[0].body, "CiphertextBlob=YmxvYg%3D%3D");
+        assert_eq!(asked[0].header("host"), Some(server.address.to_string().as_str()));
+        assert_eq!(asked[0].header("x-acs-action"), Some("Decrypt"));
+        assert_eq!(asked[0].header("user-agent"), Some(concat!("kmsproxy/", env!("CARGO_PKG_VERSION"))));
+        let authorization = asked[0].header("authorization").unwrap();
+        assert!(authorization.starts_with("ACS3-HMAC-SHA256 Credential=LTAItest,SignedHeaders="), "{authorization}");
+    }
+
+    #[tokio::test]
+    async fn html_and_truncated_json_are_garbled_and_not_asked_again() {
+        for body in ["<html>Sign in to continue</html>", r#"{"KeyId":"key-1","#] {
+            for status in [200, 403] {
+                let (server, upstream) = kms(move |_, _| http(status, "", body)).await;
+                assert_eq!(kind(&upstream, &decrypt()).await, Kind::Garbled);
+                assert_eq!(server.asked().len(), 1, "{status} {body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kms_that_never_answers_times_out_with_the_attempt() {
+        let server = Server::play(|_, _| Act::Hang).await;
+        let upstream = upstream(&Config { timeout: Duration::from_millis(50), ..config(&server) });
+        assert_eq!(kind(&upstream, &decrypt()).await, Kind::TimedOut);
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_bounds_an_attempt_that_may_take_longer() {
+        let server = Server::play(|_, _| Act::Hang).await;
+        let upstream = upstream(&Config { timeout: Duration::from_secs(60), ..config(&server) });
+        let started = System.now();
+        let deadline = Deadline::after(started, Duration::from_millis(50));
+        let fault = upstream.relay(&decrypt(), deadline).await.unwrap_err();
+        assert_eq!(fault.kind(), &Kind::TimedOut);
+        let patience = Deadline::after(System.now(), Duration::ZERO);
+        assert!(deadline < patience && patience < Deadline::after(started, Duration::from_secs(30)));
+    }
+
+    #[tokio::test]
+    async fn a_kms_failure_and_a_closed_connection_are_tried_again_under_a_fresh_nonce() {
+        let (server, upstream) = kms(|number, _| match number {
+            0 => http(500, "", &said("InternalFailure")),
+            1 => Act::SayAndLeave(Vec::new()),
+            _ => http(200, "", GOOD),
+        })
+        .await;
+        upstream.relay(&decrypt(), soon()).await.unwrap();
+        let asked = server.asked();
+        let mut nonces: Vec<_> = asked.iter().map(|it| it.header("x-acs-signature-nonce").unwrap()).collect();
+        nonces.sort_unstable();
+        nonces.dedup();
+        assert_eq!((asked.len(), nonces.len()), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn when_retries_are_used_up_the_caller_gets_the_last_word_of_the_kms() {
+        let (server, upstream) = kms(|_, _| http(503, "", &said("ServiceUnavailableTemporary"))).await;
+        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("ServiceUnavailableTemporary"));
+        assert_eq!(server.asked().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_asked_for_twice() {
+        let (server, upstream) = kms(|_, _| http(409, "", &said("Rejected.Disabled"))).await;
+        assert_eq!(kind(&upstream, &decrypt()).await, Kind::KeyDisabled);
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn throttling_pauses_and_is_tried_again_when_the_pause_fits_the_deadline() {
+        let (server, upstream) = kms(|number, _| match number {
+            0 => http(429, "x-acs-retry-after: 30\r\n", &said("Rejected.Throttling")),
+            _ => http(200, "", GOOD),
+        })
+        .await;
+        let before = System.now();
+        upstream.relay(&decrypt(), soon()).await.unwrap();
+        assert!(System.now().since(before) >= Duration::from_millis(30));
+        assert_eq!(server.asked().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn while_a_long_pause_lasts_nobody_asks() {
+        let throttled = |_: usize, _: &Asked| http(429, "x-acs-retry-after: 9000\r\n", &said("Rejected.Throttling"));
+        let (server, upstream) = kms(throttled).await;
+        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        assert_eq!(fault.verbatim().map(|said| said.status), Some(429));
+        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        assert!(matches!(fault.kind(), Kind::Throttled(Some(_))), "{fault}");
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_calls_to_an_ill_kms_are_at_most_a_hundred_and_twenty_attempts() {
+        let (server, upstream) = kms(|_, _| http(500, "", &said("InternalFailure"))).await;
+        let upstream = Arc::new(upstream);
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let upstream = Arc::clone(&upstream);
+            calls.spawn(async move { upstream.relay(&decrypt(), soon()).await.unwrap_err() });
+        }
+        while let Some(fault) = calls.join_next().await {
+            assert_eq!(fault.unwrap().kind(), &Kind::KmsFailure);
+        }
+        let attempts = server.asked().len();
+        assert!((101..=120).contains(&attempts), "{attempts}");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_the_kms_refuses_are_fetched_once_more_and_the_call_repeated_as_the_new_ones() {
+        let server = Server::play(|number, asked| match (number, asked.line.as_str()) {
+            (_, "GET /creds HTTP/1.1") => {
+                let id = if number == 0 { "STS.old" } else { "STS.new" };
+                let end = "2999-01-01T00:00:00Z";
+                let body = format!(
+                    r#"{{"AccessKeyId":"{id}","AccessKeySecret":"s","SecurityToken":"t","Expiration":"{end}"}}"#
+                );
+                http(200, "", &body)
+            }
+            (1, _) => http(400, "", &said("InvalidSecurityToken.Expired")),
+            _ => http(200, "", GOOD),
+        })
+        .await;
+        let credentials = credentials::Config {
+            source: credentials::Source::Uri,
+            uri: Some(format!("{}/creds", server.url())),
+            ..Default::default()
+        };
+        let upstream = upstream(&Config { credentials, ..config(&server) });
+        upstream.relay(&decrypt(), soon()).await.unwrap();
+        let signed: Vec<_> = server.asked().iter().filter_map(|it| it.header("authorization").map(id_of)).collect();
+        assert_eq!(signed, ["STS.old", "STS.new"]);
+    }
+
+    fn id_of(authorization: &str) -> String {
+        authorization.split(['=', ',']).nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_static_key_that_the_kms_refuses_is_not_tried_twice() {
+        let (server, upstream) = kms(|_, _| http(404, "", &said("InvalidAccessKeyId.NotFound"))).await;
+        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        assert_eq!(fault.kind(), &Kind::Credentials);
+        assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("InvalidAccessKeyId.NotFound"));
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_another_key_than_the_one_asked_for_by_id_is_garbled() {
+        let wrapped = r#"{"KeyId":"key-1","KeyVersionId":"v","CiphertextBlob":"YQ==","RequestId":"R"}"#;
+        let (_server, upstream) = kms(move |_, _| http(200, "", wrapped)).await;
+        assert_eq!(kind(&upstream, &encrypt("key-2")).await, Kind::Garbled);
+        for name in ["key-1", "alias/a", "acs:kms:cn-hangzhou:1:key/key-1", "acs:kms:cn-hangzhou:1:alias/a"] {
+            assert!(upstream.relay(&encrypt(name), soon()).await.is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_another_action_answers_nothing() {
+        let reply = || {
+            Reply::Decrypted(Decrypted {
+                plaintext: Secret::default(),
+                key: KeyId::new("key-1"),
+                version: KeyVersion::new("v"),
+            })
+        };
+        assert!(answers(&decrypt(), &reply()));
+        assert!(!answers(&encrypt("key-1"), &reply()));
+    }
+
+    #[test]
+    fn an_endpoint_is_https_and_nothing_but_host_and_port() {
+        let clock: Arc<dyn Clock> = Arc::new(System);
+        let base: Config = serde_json::from_str(r#"{"endpoint":"https://kms.example"}"#).unwrap();
+        let built = |endpoint: &str, insecure| {
+            let config = Config { endpoint: endpoint.into(), insecure, ..base.clone() };
+            Aliyun::new(&config, &static_key, &clock).map(|upstream| upstream.host.to_string()).ok()
+        };
+        assert_eq!(built("https://kms.example", false).as_deref(), Some("kms.example"));
+        assert_eq!(built("https://kms.example:8443/", false).as_deref(), Some("kms.example:8443"));
+        for wrong in ["http://kms.example", "http://127.0.0.1:1", "https://kms.example/kms", "https://kms.example/?a"] {
+            assert_eq!(built(wrong, false), None, "{wrong}");
+        }
+        assert_eq!(built("http://127.0.0.1:1", true).as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(built("http://kms.example", true), None);
+    }
+
+    #[test]
+    fn the_configuration_has_the_documented_defaults_and_no_other_keys() {
+        let config: Config = serde_json::from_str(r#"{"endpoint":"https://kms.example"}"#).unwrap();
+        let expected = Config {
+            endpoint: "https://kms.example".into(),
+            region: None,
+            ca_file: None,
+            insecure: false,
+            credentials: credentials::Config::default(),
+            timeout: Duration::from_secs(2),
+            max_in_flight: 64,
+            retries: 2,
+        };
+        assert_eq!(config, expected);
+        assert!(serde_json::from_str::<Config>(r#"{"endpoint":"https://kms.example","retry":1}"#).is_err());
+        let spelled: Config = serde_json::from_str(r#"{"endpoint":"e","timeout":"1500ms"}"#).unwrap();
+        assert_eq!(spelled.timeout, Duration::from_millis(1500));
+    }
+}

@@ -50,7 +50,12 @@ impl Trust {
         for error in &found.errors {
             tracing::warn!(%error, "a platform root certificate was passed over");
         }
-        roots.add_parsable_certificates(found.certs);
+        let (believed, _) = roots.add_parsable_certificates(found.certs);
+        if believed == 0 {
+            tracing::warn!(
+                "this platform has no root certificates: install ca-certificates, or only ca_file is believed"
+            );
+        }
         Self(roots)
     }
 
@@ -144,7 +149,9 @@ impl Transport {
     /// # Errors
     /// [`Error::Address`] says what is wrong with it.
     pub fn address(&self, text: &str) -> Result<Uri, Error> {
-        let wrong = |why| Error::Address(text.to_owned(), why);
+        // A user may come with a password, which is nobody's to see.
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        let wrong = |why| Error::Address(shown.to_owned(), why);
         let uri: Uri = text.parse().map_err(|_| wrong("it is not a URI"))?;
         if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
             return Err(wrong("it must be scheme://host[:port], without a user"));
@@ -314,3 +321,161 @@ const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::System;
+    use crate::upstream::rehearsal::{Act, Server, answer, certified};
+
+    fn transport(reach: Reach) -> Transport {
+        Transport::new(Trust::nobody(), reach, Duration::from_secs(1), Arc::new(System))
+    }
+
+    async fn outcome(server: &Server) -> Result<(u16, Vec<u8>), Kind> {
+        let way = transport(Reach::VerifiedOrLoopback);
+        let uri = way.address(&server.url()).unwrap();
+        let sent = way.post(&uri, HeaderMap::new(), Bytes::from_static(b"a=1"), Duration::from_secs(2)).await;
+        sent.map(|it| (it.status.as_u16(), it.body.expose().to_vec())).map_err(|fault| fault.kind().clone())
+    }
+
+    #[tokio::test]
+    async fn the_answer_comes_back_whole_and_the_request_says_who_we_are_and_asks_for_no_encoding() {
+        let server = Server::play(|_, _| answer(418, "", "tea")).await;
+        assert_eq!(outcome(&server).await, Ok((418, b"tea".to_vec())));
+        let asked = server.asked();
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].line, "POST / HTTP/1.1");
+        assert_eq!(asked[0].body, "a=1");
+        assert_eq!(asked[0].header("user-agent"), Some(AGENT));
+        assert_eq!(asked[0].header("accept-encoding"), None);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_handed_on_and_not_followed() {
+        let server = Server::play(|_, _| answer(302, "Location: /elsewhere\r\n", "")).await;
+        assert_eq!(outcome(&server).await, Ok((302, Vec::new())));
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_garbled_announced_or_not() {
+        let announced = Server::play(|_, _| answer(200, "", &"x".repeat(BODY_BYTES_MAX + 1))).await;
+        assert_eq!(outcome(&announced).await, Err(Kind::Garbled));
+        let streamed = Server::play(|_, _| {
+            let mut bytes = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            for _ in 0..=BODY_BYTES_MAX / 4096 {
+                bytes.extend_from_slice(b"1000\r\n");
+                bytes.extend_from_slice(&[b'x'; 4096]);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            Act::Say(bytes)
+        })
+        .await;
+        assert_eq!(outcome(&streamed).await, Err(Kind::Garbled));
+    }
+
+    #[tokio::test]
+    async fn a_body_at_the_limit_is_taken() {
+        let server = Server::play(|_, _| answer(200, "", &"x".repeat(BODY_BYTES_MAX))).await;
+        assert_eq!(outcome(&server).await, Ok((200, vec![b'x'; BODY_BYTES_MAX])));
+    }
+
+    #[tokio::test]
+    async fn an_encoded_body_is_garbled() {
+        let server = Server::play(|_, _| answer(200, "Content-Encoding: gzip\r\n", "bomb")).await;
+        assert_eq!(outcome(&server).await, Err(Kind::Garbled));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_off_and_what_is_not_http_are_garbled() {
+        let cut =
+            Server::play(|_, _| Act::SayAndLeave(b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\nhalf".to_vec())).await;
+        assert_eq!(outcome(&cut).await, Err(Kind::Garbled));
+        let other = Server::play(|_, _| Act::SayAndLeave(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec())).await;
+        assert_eq!(outcome(&other).await, Err(Kind::Garbled));
+    }
+
+    #[tokio::test]
+    async fn a_connection_closed_before_an_answer_and_a_port_where_nobody_is_are_unreachable() {
+        let closing = Server::play(|_, _| Act::SayAndLeave(Vec::new())).await;
+        assert_eq!(outcome(&closing).await, Err(Kind::Unreachable));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let way = transport(Reach::VerifiedOrLoopback);
+        let uri = way.address(&format!("http://{free}")).unwrap();
+        let sent = way.post(&uri, HeaderMap::new(), Bytes::new(), Duration::from_secs(2)).await;
+        assert_eq!(sent.unwrap_err().kind(), &Kind::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_with_the_timeout() {
+        let server = Server::play(|_, _| Act::Hang).await;
+        let way = transport(Reach::VerifiedOrLoopback);
+        let uri = way.address(&server.url()).unwrap();
+        let sent = way.post(&uri, HeaderMap::new(), Bytes::new(), Duration::from_millis(50)).await;
+        assert_eq!(sent.unwrap_err().kind(), &Kind::TimedOut);
+    }
+
+    #[test]
+    fn plain_http_reaches_no_further_than_it_is_allowed_to() {
+        let may = |reach, address: &str| transport(reach).address(address).is_ok();
+        assert!(may(Reach::Verified, "https://kms.cn-hangzhou.aliyuncs.com"));
+        for address in ["http://127.0.0.1:1", "http://kms.cn-hangzhou.aliyuncs.com", "ftp://a", "/", "https://u@a"] {
+            assert!(!may(Reach::Verified, address), "{address}");
+        }
+        assert!(may(Reach::VerifiedOrLoopback, "http://[::1]:1"));
+        assert!(!may(Reach::VerifiedOrLoopback, "http://100.100.100.200"));
+        assert!(may(Reach::VerifiedOrMachine, "http://100.100.100.200"));
+        assert!(!may(Reach::VerifiedOrMachine, "http://10.0.0.1"));
+        assert!(!may(Reach::VerifiedOrMachine, "http://127.0.0.1.example.com"));
+    }
+
+    #[tokio::test]
+    async fn tls_is_spoken_with_whoever_the_ca_file_vouches_for_and_with_nobody_else() {
+        let ask = async |name: &str, ca: Option<&str>, tls: rustls::ServerConfig| {
+            let server = Server::play_tls(tls, |_, _| answer(200, "", "ok")).await;
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let trust = ca.map_or_else(Trust::nobody, |pem| {
+                std::fs::write(file.path(), pem).unwrap();
+                Trust::nobody().with_file(file.path()).unwrap()
+            });
+            let way = Transport::new(trust, Reach::Verified, Duration::from_secs(1), Arc::new(System));
+            let uri = way.address(&format!("https://{name}:{}", server.address.port())).unwrap();
+            let sent = way.post(&uri, HeaderMap::new(), Bytes::from_static(b"s"), Duration::from_secs(2)).await;
+            (sent.map(|it| it.status.as_u16()).map_err(|fault| fault.kind().clone()), server.asked().len())
+        };
+        let (pem, tls) = certified("127.0.0.1");
+        assert_eq!(ask("127.0.0.1", Some(&pem), tls.clone()).await, (Ok(200), 1));
+        assert_eq!(ask("localhost", Some(&pem), tls.clone()).await, (Err(Kind::Unreachable), 0), "wrong name");
+        assert_eq!(ask("127.0.0.1", None, tls.clone()).await, (Err(Kind::Unreachable), 0), "unknown CA");
+        let (other, _) = certified("127.0.0.1");
+        assert_eq!(ask("127.0.0.1", Some(&other), tls).await, (Err(Kind::Unreachable), 0), "another CA");
+    }
+
+    #[test]
+    fn a_ca_file_without_certificates_is_an_error_that_names_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Trust::nobody().with_file(file.path()).unwrap_err();
+        assert_eq!(error, Error::CaFile(file.path().to_owned(), "no CERTIFICATE block in it".into()));
+        let error = Trust::nobody().with_file(Path::new("/nowhere/ca.pem")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_and_replaced_at_its_maximum_age() {
+        let clock = Arc::new(crate::clock::Manual::at(jiff::Timestamp::UNIX_EPOCH));
+        let trust = Trust::nobody();
+        let held: Arc<dyn Clock> = Arc::<crate::clock::Manual>::clone(&clock);
+        let way = Transport::new(trust, Reach::VerifiedOrLoopback, Duration::from_secs(1), held);
+        let server = Server::play(|_, _| answer(200, "", "")).await;
+        let uri = way.address(&server.url()).unwrap();
+        let post = async || {
+            way.post(&uri, HeaderMap::new(), Bytes::new(), Duration::from_secs(2)).await.unwrap();
+            server.asked().last().unwrap().peer
+        };
+        let first = post().await;
+        assert_eq!(post().await, first);
+        clock.advance(CONNECTION_AGE_MAX);
+        assert_ne!(post().await, first);
+    }
+}

@@ -13,7 +13,7 @@ use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetc
 /// credentials, no other is asked again: who we are must not depend on which source has a bad minute.
 #[derive(Debug)]
 pub struct Chain {
-    links: Vec<(&'static str, Result<Box<dyn Fetch>, Lack>)>,
+    links: Vec<Link>,
     chosen: OnceLock<usize>,
 }
 
@@ -71,6 +71,9 @@ impl Fetch for Chain {
         self.source().is_some_and(Fetch::changed)
     }
 }
+
+/// A source and its name, or why it is not set up.
+type Link = (&'static str, Result<Box<dyn Fetch>, Lack>);
 
 fn boxed<F: Fetch + 'static>(fetch: F) -> Box<dyn Fetch> {
     Box::new(fetch)

@@ -156,9 +156,11 @@ pub(super) fn read_private(path: &Path, limit: u64) -> Result<Secret, Lack> {
 
 fn read(path: &Path, limit: u64, forbidden_mode: u32) -> Result<Secret, Lack> {
     let failed = |why: &dyn std::fmt::Display| Lack::failed(format!("{}: {why}", path.display()));
-    let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Lack::absent(format!("{} is not there", path.display())),
-        _ => failed(&error),
+    let file = File::open(path).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return Lack::absent(format!("{} is not there", path.display()));
+        }
+        failed(&error)
     })?;
     let found = file.metadata().map_err(|error| failed(&error))?;
     if found.mode() & forbidden_mode != 0 {

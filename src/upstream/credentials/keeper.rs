@@ -274,3 +274,208 @@ const REFUSED_GAP: Duration = Duration::from_secs(5);
 const LOOK_GAP: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock::Manual;
+    use crate::secret::Secret;
+    use crate::upstream::credentials::Fetching;
+
+    /// What the source does next; without more, it hangs.
+    type Script = Mutex<Vec<Result<Credentials, Lack>>>;
+
+    #[derive(Debug)]
+    struct Scripted {
+        script: Arc<Script>,
+        fetched: Arc<AtomicUsize>,
+        changed: bool,
+    }
+
+    impl Fetch for Scripted {
+        fn fetch(&self) -> Fetching<'_> {
+            self.fetched.fetch_add(1, Ordering::Relaxed);
+            let next = self.script.lock().unwrap().pop();
+            Box::pin(async {
+                match next {
+                    Some(next) => next,
+                    None => std::future::pending().await,
+                }
+            })
+        }
+
+        fn changed(&self) -> bool {
+            self.changed
+        }
+    }
+
+    struct Scene {
+        keeper: Keeper,
+        clock: Arc<Manual>,
+        script: Arc<Script>,
+        fetched: Arc<AtomicUsize>,
+    }
+
+    impl Scene {
+        fn new(changed: bool) -> Self {
+            let clock = Arc::new(Manual::at("2026-01-01T00:00:00Z".parse().unwrap()));
+            let (script, fetched) = (Arc::<Script>::default(), Arc::<AtomicUsize>::default());
+            let source = Scripted { script: Arc::clone(&script), fetched: Arc::clone(&fetched), changed };
+            let held: Arc<dyn Clock> = Arc::<Manual>::clone(&clock);
+            Self { keeper: Keeper::new(Box::new(source), held), clock, script, fetched }
+        }
+
+        fn next(&self, outcome: Result<Credentials, Lack>) {
+            self.script.lock().unwrap().insert(0, outcome);
+        }
+
+        fn session(&self, id: &str, life: u64) -> Credentials {
+            let end = self.clock.wall() + Duration::from_secs(life);
+            Credentials { expires: Some(end), ..key(id) }
+        }
+
+        async fn id(&self) -> Option<String> {
+            let deadline = Deadline::after(self.clock.now(), Duration::from_millis(100));
+            self.keeper.current(deadline).await.ok().map(|held| held.id.clone())
+        }
+
+        /// Lets a fetch in the background end.
+        async fn settle(&self) {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn fetched(&self) -> usize {
+            self.fetched.load(Ordering::Relaxed)
+        }
+    }
+
+    fn key(id: &str) -> Credentials {
+        Credentials {
+            id: id.into(),
+            secret: Secret::copied(b"s"),
+            token: None,
+            expires: None,
+            principal: "role".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_at_once_share_one_fetch() {
+        let scene = Scene::new(false);
+        scene.next(Ok(key("a")));
+        let (one, two, three) = tokio::join!(scene.id(), scene.id(), scene.id());
+        assert_eq!([one, two, three], [Some("a".into()), Some("a".into()), Some("a".into())]);
+        assert_eq!(scene.fetched(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_renewed_in_the_background_from_half_of_its_life() {
+        let scene = Scene::new(false);
+        scene.next(Ok(scene.session("a", 3600)));
+        assert_eq!(scene.id().await.as_deref(), Some("a"));
+        scene.clock.advance(Duration::from_secs(899));
+        assert_eq!(scene.id().await.as_deref(), Some("a"));
+        scene.settle().await;
+        assert_eq!(scene.fetched(), 1, "not before a quarter");
+        scene.clock.advance(Duration::from_secs(901));
+        scene.next(Ok(scene.session("b", 3600)));
+        assert_eq!(scene.id().await.as_deref(), Some("a"), "whoever asks does not wait");
+        scene.settle().await;
+        assert_eq!((scene.id().await.as_deref(), scene.fetched()), (Some("b"), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_renewal_fails_the_old_session_serves_until_its_end_and_not_a_moment_longer() {
+        let scene = Scene::new(false);
+        scene.next(Ok(scene.session("a", 3600)));
+        scene.id().await;
+        for _ in 0..3 {
+            scene.next(Err(Lack::failed("STS is away")));
+        }
+        scene.clock.advance(Duration::from_secs(3599));
+        assert_eq!(scene.id().await.as_deref(), Some("a"));
+        scene.settle().await;
+        assert_eq!(scene.keeper.trouble(), Some(Lack::failed("STS is away")));
+        scene.clock.advance(Duration::from_secs(1));
+        assert_eq!(scene.id().await, None);
+        assert_eq!(&*scene.keeper.principal(), "role");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_set_back_lengthens_nothing() {
+        let scene = Scene::new(false);
+        scene.next(Ok(scene.session("a", 60)));
+        scene.id().await;
+        scene.clock.advance(Duration::from_secs(60));
+        scene.clock.step_wall("2025-01-01T00:00:00Z".parse().unwrap());
+        scene.next(Err(Lack::failed("no")));
+        assert_eq!(scene.id().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_nobody_fetches_until_the_back_off_ends() {
+        let scene = Scene::new(false);
+        scene.next(Err(Lack::failed("no")));
+        assert_eq!((scene.id().await, scene.id().await), (None, None));
+        assert_eq!(scene.fetched(), 1);
+        scene.clock.advance(RETRY_FIRST);
+        scene.next(Ok(key("a")));
+        assert_eq!((scene.id().await.as_deref(), scene.fetched()), (Some("a"), 2));
+        assert_eq!(scene.keeper.trouble(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_outlives_the_request_that_started_it_and_a_request_waits_no_longer_than_its_deadline() {
+        let scene = Scene::new(false);
+        assert_eq!((scene.id().await, scene.fetched()), (None, 1));
+        assert_eq!((scene.id().await, scene.fetched()), (None, 1), "the same fetch is still under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_have_ended_when_they_come_are_refused() {
+        let scene = Scene::new(false);
+        scene.next(Ok(Credentials { expires: Some(Timestamp::UNIX_EPOCH), ..key("a") }));
+        assert_eq!(scene.id().await, None);
+        let clock = "the credentials handed out have expired already; is this machine's clock right?";
+        assert_eq!(scene.keeper.trouble(), Some(Lack::failed(clock)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_file_is_looked_for_every_ten_seconds() {
+        let scene = Scene::new(true);
+        scene.next(Ok(key("a")));
+        scene.id().await;
+        scene.next(Ok(key("b")));
+        scene.clock.advance(Duration::from_millis(9999));
+        scene.id().await;
+        scene.settle().await;
+        assert_eq!(scene.fetched(), 1);
+        scene.clock.advance(Duration::from_millis(1));
+        scene.id().await;
+        scene.settle().await;
+        assert_eq!((scene.id().await.as_deref(), scene.fetched()), (Some("b"), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_credentials_are_fetched_again_once_in_five_seconds_and_only_others_are_returned() {
+        let scene = Scene::new(false);
+        scene.next(Ok(key("a")));
+        scene.id().await;
+        let deadline = Deadline::after(scene.clock.now(), Duration::from_secs(60));
+        let renewed = async || scene.keeper.renewed(&key("a"), deadline).await.map(|held| held.id.clone());
+        scene.next(Ok(key("a")));
+        assert_eq!(renewed().await, Err(Fault::proxy(Kind::Credentials)), "the same again");
+        scene.next(Ok(key("b")));
+        assert_eq!(renewed().await, Err(Fault::proxy(Kind::Credentials)), "too soon");
+        assert_eq!(scene.fetched(), 2);
+        scene.clock.advance(REFUSED_GAP);
+        assert_eq!(renewed().await, Ok("b".into()));
+        assert_eq!((renewed().await, scene.fetched()), (Ok("b".into()), 3), "others came meanwhile");
+    }
+}

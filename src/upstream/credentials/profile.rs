@@ -12,7 +12,6 @@ use crate::upstream::credentials::ecs::Ecs;
 use crate::upstream::credentials::file::{self, AccessKey, Stamp};
 use crate::upstream::credentials::oidc::Oidc;
 use crate::upstream::credentials::role::Role;
-use crate::upstream::credentials::sts::{Session, Sts};
 use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetching, Lack, Ways};
 
 /// How a profile file is written.
@@ -107,11 +106,7 @@ impl Profile {
         let entry = entry.ok_or_else(|| self.failed(&format!("has no profile {name:?}")))?;
         let config = self.config_of(entry);
         let nothing: Environment<'_> = &|_| None;
-        let sts = || Sts::new(&config, nothing, &self.ways);
-        let role = |with| {
-            let session = Session::new(&config, nothing)?;
-            Ok::<_, Lack>(Box::new(Role::with(session, config.external_id.clone(), with, sts()?)))
-        };
+        let role = |with| Ok::<_, Lack>(Box::new(Role::new(&config, nothing, &self.ways, with)?));
         match entry.mode.as_str() {
             "AK" | "access_key" => self.access_key(entry, None),
             "StsToken" | "sts" => self.access_key(entry, Some(self.need("sts_token", entry.sts_token.as_ref())?)),

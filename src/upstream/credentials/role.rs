@@ -1,7 +1,5 @@
 //! A role assumed with other credentials.
 
-use crate::upstream::credentials::chain::Chain;
-use crate::upstream::credentials::file::AccessKey;
 use crate::upstream::credentials::sts::{Session, Sts};
 use crate::upstream::credentials::{Config, Environment, Fetch, Fetching, Lack, Ways};
 
@@ -15,21 +13,13 @@ pub struct Role {
 }
 
 impl Role {
-    /// With the access key of `config` if it names one, else with the default chain.
+    /// The role of `config`, to be assumed with what `with` brings.
     ///
     /// # Errors
-    /// As [`Session::new`], [`AccessKey::from_config`] and [`Sts::new`].
-    pub fn new(config: &Config, env: Environment<'_>, ways: &Ways) -> Result<Self, Lack> {
-        let with: Box<dyn Fetch> = match config.id {
-            Some(_) => Box::new(AccessKey::from_config(config, env)?),
-            None => Box::new(Chain::new(config, env, ways)),
-        };
+    /// As [`Session::new`] and [`Sts::new`].
+    pub fn new(config: &Config, env: Environment<'_>, ways: &Ways, with: Box<dyn Fetch>) -> Result<Self, Lack> {
         let session = Session::new(config, env)?;
-        Ok(Self::with(session, config.external_id.clone(), with, Sts::new(config, env, ways)?))
-    }
-
-    pub(super) fn with(session: Session, external_id: Option<String>, with: Box<dyn Fetch>, sts: Sts) -> Self {
-        Self { session, external_id, with, sts }
+        Ok(Self { session, external_id: config.external_id.clone(), with, sts: Sts::new(config, env, ways)? })
     }
 }
 
