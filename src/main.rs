@@ -1,3 +1,5 @@
+//! The binary: `kmsproxy --help` says the rest.
+
 fn main() -> std::process::ExitCode {
     kmsproxy::cli::main()
 }
