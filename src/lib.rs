@@ -10,7 +10,10 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod tls;
+
 pub mod auth;
+pub mod listener;
 
 pub mod policy;
 
