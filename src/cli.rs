@@ -1,5 +1,376 @@
-//! stub
-/// x
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::app;
+use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    run(std::env::args_os(), Environment::of_process()).into()
+}
+
+/// How the process ends. The numbers are those of sysexits.h where it has a fitting one; they are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, or stopped as asked.
+    Done,
+    /// 64 (`EX_USAGE`): the command line makes no sense.
+    Usage,
+    /// 70 (`EX_SOFTWARE`): it ran, and then could not go on.
+    Runtime,
+    /// 75 (`EX_TEMPFAIL`): somebody else listens on the address; trying again later may help.
+    Taken,
+    /// 78 (`EX_CONFIG`): the configuration is wrong; trying again does not help until somebody mends it.
+    Configuration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Usage => 64,
+            Exit::Runtime => 70,
+            Exit::Taken => 75,
+            Exit::Configuration => 78,
+        })
+    }
+}
+
+impl From<&app::Error> for Exit {
+    fn from(error: &app::Error) -> Self {
+        match error {
+            app::Error::Config(_) => Self::Configuration,
+            app::Error::Runtime(_) => Self::Runtime,
+            app::Error::Taken { .. } => Self::Taken,
+        }
+    }
+}
+
+/// A local, caching, fail-closed proxy between Kubernetes KMS plugins and a cloud KMS.
+///
+/// A KMS plugin asks kmsproxy in the place of the KMS. kmsproxy asks the KMS with credentials of its own, remembers
+/// what it unwrapped for as long as the KMS goes on allowing it, and closes when the KMS refuses or falls silent.
+#[derive(Debug, Parser)]
+#[command(name = "kmsproxy", version, after_help = AFTER_HELP, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    logging: Logging,
+}
+
+#[derive(Debug, Args)]
+struct Logging {
+    /// How much to log to standard error: off, error, warn, info, debug or trace, also for one module
+    /// (`info,kmsproxy::watch=debug`). Also KMSPROXY_LOG. [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = filter)]
+    log: Option<String>,
+    /// In which form to log. Also KMSPROXY_LOG_FORMAT. [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One object for each line, for machines.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon that a configuration file describes
+    #[command(after_help = SERVE_HELP)]
+    Serve(Configured),
+    /// Try it: the daemon in front of an embedded KMS, with everything made up for you
+    ///
+    /// Makes a certificate authority, a server certificate, an access key and a KMS key, listens with TLS on loopback,
+    /// and prints what to paste for each client. Needs no configuration and no cloud account. Ctrl-C ends it; the keys
+    /// survive in the state directory.
+    #[command(after_help = DEV_HELP)]
+    Dev(Embedded<8443>),
+    /// Run the embedded KMS alone: Alibaba Cloud KMS on your machine, with failures on demand
+    ///
+    /// For tests of anything that speaks the Alibaba Cloud KMS OpenAPI. Its keys are software keys in a directory: not
+    /// a KMS to keep secrets with.
+    #[command(after_help = EMULATOR_HELP)]
+    Emulator(Embedded<8444>),
+    /// Say everything that is wrong with a configuration, and how to mend it
+    ///
+    /// Does what `serve` does before it serves: reads the file, follows every reference, tries every TCP address. Tells
+    /// all mistakes at once on standard error, each with its line and its remedy.
+    #[command(after_help = CHECK_HELP)]
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+struct Configured {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = config::FILE)]
+    config: PathBuf,
+    /// Change one setting, over the file and the environment; may be given again
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    configured: Configured,
+    /// Print the effective configuration to standard output, defaults filled in, secrets never
+    #[arg(long)]
+    print: bool,
+    /// Take DIR for / when looking for the files that the configuration names, and try no address: for packages and
+    /// tests that check a configuration of another machine
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Embedded<const PORT: u16> {
+    /// Where keys and certificates are kept, mode 0700 [default: kmsproxy/ in the state directory of this user]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], PORT)))]
+    listen: SocketAddr,
+    /// How long the embedded KMS takes for each call, such as 20ms
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
+    kms_latency: Duration,
+    /// Print one machine-readable line to standard output when ready, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(message) => return parted(&message),
+    };
+    if let Err(message) = arguments.logging.start(&environment) {
+        return ended(Exit::Usage, message);
+    }
+    match arguments.command {
+        Command::Serve(configured) => serve(configured.sources(environment, None)),
+        Command::Check(check) => check.run(environment),
+        Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
+        Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
+    }
+}
+
+fn serve(sources: Sources) -> Exit {
+    let plan = match config::load(&sources) {
+        Ok((_, plan)) => plan,
+        Err(mistakes) => return mistaken(&mistakes),
+    };
+    // What the plan needs of it has been read: the rest of the environment is let go, and wiped, before serving.
+    drop(sources);
+    match free(&plan) {
+        Ok(()) => finished(app::serve(plan)),
+        Err(exit) => exit,
+    }
+}
+
+fn free(plan: &Plan) -> Result<(), Exit> {
+    plan.try_addresses().map_err(|unbindable| match unbindable {
+        Unbindable::Mistaken(mistakes) => mistaken(&mistakes),
+        taken @ Unbindable::Taken { .. } => ended(Exit::Taken, taken),
+    })
+}
+
+impl Configured {
+    fn sources(self, environment: Environment, root: Option<PathBuf>) -> Sources {
+        Sources { file: self.config, environment, overrides: self.overrides, root }
+    }
+}
+
+impl Check {
+    fn run(self, environment: Environment) -> Exit {
+        let sources = self.configured.sources(environment, self.root);
+        let (config, plan) = match config::load(&sources) {
+            Ok(loaded) => loaded,
+            Err(mistakes) => return mistaken(&mistakes),
+        };
+        let tried = if sources.root.is_some() { Ok(()) } else { plan.try_addresses() };
+        if let Err(Unbindable::Mistaken(mistakes)) = &tried {
+            return mistaken(mistakes);
+        }
+        if let Err(error) = Self::verdict(self.print, &config) {
+            return ended(Exit::Runtime, error);
+        }
+        tried.map_or_else(|taken| ended(Exit::Taken, taken), |()| Exit::Done)
+    }
+
+    /// Says that the configuration is valid: to standard output, or to the other stream where the configuration itself
+    /// is printed, so that the output reads back.
+    fn verdict(print: bool, config: &Config) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if !print {
+            return writeln!(out, "configuration is valid");
+        }
+        let text = config.to_toml().map_err(io::Error::other)?;
+        say("configuration is valid");
+        out.write_all(text.as_bytes())
+    }
+}
+
+impl<const PORT: u16> Embedded<PORT> {
+    fn run(self, environment: &Environment, name: &str, start: fn(app::Options) -> Result<(), app::Error>) -> Exit {
+        let default = || environment.state_home().map(|home| home.join("kmsproxy").join(name));
+        let Some(state_dir) = self.state_dir.or_else(default) else {
+            return ended(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set\n  remedy: give --state-dir DIR");
+        };
+        let Self { listen, kms_latency, json, .. } = self;
+        finished(start(app::Options { state_dir, listen, kms_latency, json }))
+    }
+}
+
+impl Logging {
+    fn start(&self, environment: &Environment) -> Result<(), String> {
+        let level = self.log.as_deref().or_else(|| environment.text("KMSPROXY_LOG")).unwrap_or(LOG_DEFAULT);
+        let filter = EnvFilter::try_new(level).map_err(|error| format!("KMSPROXY_LOG: {error}"))?;
+        let format = match (self.log_format, environment.text("KMSPROXY_LOG_FORMAT")) {
+            (Some(format), _) => format,
+            (None, Some(format)) => {
+                LogFormat::from_str(format, false).map_err(|_| "KMSPROXY_LOG_FORMAT: write text or json".to_owned())?
+            }
+            (None, None) => LogFormat::Text,
+        };
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+        let started = match format {
+            LogFormat::Text => builder.try_init(),
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        started.map_err(|error| error.to_string())
+    }
+}
+
+/// What clap has to say, which is help and the version as well as errors.
+fn parted(message: &clap::Error) -> Exit {
+    let asked = matches!(message.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // Nothing can be done about a closed terminal.
+    let _ = message.print();
+    if asked { Exit::Done } else { Exit::Usage }
+}
+
+fn finished(result: Result<(), app::Error>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(error) => ended(Exit::from(&error), error),
+    }
+}
+
+fn mistaken(mistakes: &Mistakes) -> Exit {
+    for mistake in mistakes.list() {
+        say(format_args!("error: {mistake}"));
+    }
+    let count = mistakes.list().len();
+    say(format_args!("{count} {} in the configuration", if count == 1 { "mistake" } else { "mistakes" }));
+    Exit::Configuration
+}
+
+fn ended(exit: Exit, message: impl std::fmt::Display) -> Exit {
+    say(format_args!("error: {message}"));
+    exit
+}
+
+fn say(message: impl std::fmt::Display) {
+    // Nobody listens on a closed standard error; the exit code still tells.
+    let _ = writeln!(io::stderr().lock(), "{message}");
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "write a number with a unit, such as 20ms".to_owned())?;
+    Duration::try_from(span).map_err(|_| "a time is not negative".to_owned())
+}
+
+const LOG_DEFAULT: &str = "info";
+
+const AFTER_HELP: &str = "\
+Start here:
+  kmsproxy dev                          try it, without a configuration or a cloud account
+  kmsproxy check --config FILE          look over a configuration
+  kmsproxy serve --config FILE          run it
+
+Exit codes:
+   0  done, or stopped as asked
+  64  the command line makes no sense
+  70  it ran, and then could not go on
+  75  somebody else listens on the address
+  78  the configuration is wrong; `kmsproxy check` says where";
+
+const SERVE_HELP: &str = "\
+Examples:
+  kmsproxy serve
+  kmsproxy serve --config /etc/kmsproxy/kmsproxy.toml --log debug
+  kmsproxy serve --set cache.capacity=50000
+  KMSPROXY_CACHE__CAPACITY=50000 kmsproxy serve
+
+The later wins: defaults, the file, KMSPROXY_SECTION__KEY, --set. Listeners and callers are set in the file only.";
+
+const DEV_HELP: &str = "\
+Examples:
+  kmsproxy dev
+  kmsproxy dev --kms-latency 20ms --state-dir ./state
+  kmsproxy dev --listen 127.0.0.1:0 --json";
+
+const EMULATOR_HELP: &str = "\
+Examples:
+  kmsproxy emulator
+  kmsproxy emulator --listen 127.0.0.1:0 --json";
+
+const CHECK_HELP: &str = "\
+Examples:
+  kmsproxy check
+  kmsproxy check --config ./kmsproxy.toml --print
+  kmsproxy check --config ./package/kmsproxy.toml --root ./package/files
+
+Exit codes:
+   0  valid
+  75  valid, but somebody (a running kmsproxy?) listens on one of its addresses
+  78  wrong";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_told_in_the_help_and_is_its_own() {
+        let codes =
+            [(Exit::Done, 0), (Exit::Usage, 64), (Exit::Runtime, 70), (Exit::Taken, 75), (Exit::Configuration, 78)];
+        for (exit, code) in codes {
+            assert_eq!(ExitCode::from(exit), ExitCode::from(code));
+            assert!(AFTER_HELP.contains(&format!("\n{code:>4}  ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_latency_has_a_unit_and_is_not_negative() {
+        assert_eq!(span("20ms"), Ok(Duration::from_millis(20)));
+        assert!(span("20").is_err());
+        assert!(span("-20ms").is_err());
+    }
 }

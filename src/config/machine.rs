@@ -89,16 +89,7 @@ impl<'m> Machine<'m> {
         if !path.is_absolute() {
             return Err((format!("{shown} is not an absolute path"), "write the path from / on".to_owned()));
         }
-        let (file, metadata) = self.open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                (format!("{shown} does not exist"), format!("create {shown} or correct the path"))
-            }
-            io::ErrorKind::PermissionDenied => (
-                format!("{shown} cannot be read: permission denied"),
-                "let the user that kmsproxy runs as read it".to_owned(),
-            ),
-            _ => (format!("{shown} cannot be read: {error}"), "correct the path".to_owned()),
-        })?;
+        let (file, metadata) = self.open(path).map_err(|error| unread(path, &error))?;
         if !metadata.is_file() {
             return Err((format!("{shown} is not a regular file"), "correct the path".to_owned()));
         }
@@ -144,6 +135,19 @@ impl<'m> Machine<'m> {
 
     fn rooted(&self, path: &Path) -> PathBuf {
         self.root.map_or_else(|| path.to_owned(), |root| root.join(path.strip_prefix("/").unwrap_or(path)))
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "not our enum: the rest is told as it is")]
+fn unread(path: &Path, error: &io::Error) -> Wrong {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => (format!("{shown} does not exist"), format!("create {shown} or correct the path")),
+        io::ErrorKind::PermissionDenied => (
+            format!("{shown} cannot be read: permission denied"),
+            "let the user that kmsproxy runs as read it".to_owned(),
+        ),
+        _ => (format!("{shown} cannot be read: {error}"), "correct the path".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::nearest::nearest;
 /// does not make the piece unusable for further checks; anything else does, and `None` comes back.
 ///
 /// `also` are settings that the caller took out of the table before.
+#[expect(clippy::wildcard_enum_match_arm, reason = "not our enum: the rest is a value that cannot be")]
 pub(super) fn read<T: DeserializeOwned>(
     mut value: Value,
     key: &Key,
@@ -123,6 +124,7 @@ fn described(kind: Kind) -> (String, String) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "not our enum: the rest is a name of a type")]
 fn shown(actual: &Actual) -> String {
     match actual {
         Actual::Bool(value) => value.to_string(),
@@ -143,6 +145,7 @@ fn in_words(expected: &str) -> &str {
         "a sequence" => "a list in brackets",
         "u32" | "u64" | "usize" => "a whole number, not negative",
         table if table.starts_with("struct ") => "a table",
+        time if time.ends_with("duration string") => "a time with a unit, such as \"30s\"",
         path if path.starts_with("path") => "a path in quotes",
         other => other,
     }

@@ -110,6 +110,7 @@ pub enum Unbindable {
 }
 
 fn unreachable(address: SocketAddr, place: Place, error: &io::Error) -> Mistake {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "not our enum: the rest is told as it is")]
     let (problem, remedy) = match error.kind() {
         io::ErrorKind::AddrNotAvailable => (
             format!("{address} is not an address of this machine"),

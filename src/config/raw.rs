@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin;
+use crate::cache;
+use crate::lease;
+use crate::listener;
+use crate::metrics;
+use crate::policy;
 use crate::upstream::{aliyun, local};
-use crate::{admin, cache, lease, listener, metrics, policy};
 
 /// Every setting, defaults filled in. It must not contain a secret: only where secrets are. That is why it can be
 /// printed, and why inline secrets are refused on reading.

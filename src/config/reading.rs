@@ -202,13 +202,12 @@ fn pieces<T: serde::de::DeserializeOwned>(
 }
 
 fn table(whole: &mut Dict, name: &str, findings: &mut Findings) -> Option<Dict> {
-    match whole.remove(name)? {
-        Value::Dict(_, table) => Some(table),
-        _ => {
-            findings.add(&Key::of([name]), "is not a table", format!("write [{name}.NAME]"));
-            None
-        }
+    let found = whole.remove(name)?;
+    if let Value::Dict(_, table) = found {
+        return Some(table);
     }
+    findings.add(&Key::of([name]), "is not a table", format!("write [{name}.NAME]"));
+    None
 }
 
 fn items(whole: &mut Dict, name: &str, findings: &mut Findings) -> Vec<Value> {
