@@ -1,11 +1,221 @@
-//! Stub: settings of admin.
+//! Metrics, health and control: sockets of their own, served by a runtime of their own, so that neither a scrape nor a
+//! stuck data path can hurt the other.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-/// `[admin]`.
+use crate::claim::{Peer, PeerOrigin, UnixPeer};
+use crate::clock::{Clock, Moment};
+use crate::engine::Engine;
+use crate::listener::Listener;
+
+/// The `[admin]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where.
+    /// `unix:/run/kmsproxy/admin.sock`: control, for root and for the daemon's own user. None: no control socket.
     pub address: Option<String>,
 }
+
+/// What the daemon knows of its own health. `live` means that the data path takes turns; `ready` that it listens, is
+/// not draining, and every upstream has credentials. A KMS that is away makes neither untrue: its absence is answered
+/// to those who ask for a key, and an orchestrator that restarts us for it would only lose what is cached.
+#[derive(Debug)]
+pub struct Health {
+    clock: Arc<dyn Clock>,
+    engines: Vec<Arc<Engine>>,
+    beat_ms: AtomicU64,
+    listening: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Health {
+    /// Not listening yet, over `engines`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>) -> Arc<Self> {
+        let health = Self {
+            clock,
+            engines,
+            beat_ms: AtomicU64::new(0),
+            listening: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        };
+        health.beat();
+        Arc::new(health)
+    }
+
+    /// The data path took a turn. To be called from it, at least every second.
+    pub fn beat(&self) {
+        self.beat_ms.store(self.uptime_ms(), Ordering::Relaxed);
+    }
+
+    /// All listeners accept.
+    pub fn listening(&self) {
+        self.listening.store(true, Ordering::Relaxed);
+    }
+
+    /// No more connections are taken.
+    pub fn draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the data path has taken a turn lately.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        let stuck_for = self.uptime_ms().saturating_sub(self.beat_ms.load(Ordering::Relaxed));
+        stuck_for < STUCK_AFTER_MS
+    }
+
+    /// What stands in the way of readiness; nothing when ready.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        if !self.listening.load(Ordering::Relaxed) {
+            obstacles.push("not listening yet".to_owned());
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            obstacles.push("draining".to_owned());
+        }
+        for engine in self.engines.iter().filter(|engine| engine.identity().is_empty()) {
+            obstacles.push(format!("upstream {} has no credentials", engine.ledger().upstream()));
+        }
+        obstacles
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.clock.now().since(Moment::BOOT).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz` and nothing else, to whoever reaches `listener`, until `stop`.
+pub async fn observe(listener: TcpListener, metrics: PrometheusHandle, health: Arc<Health>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Some(accepted) = stop.run_until_cancelled(accept(&places, listener.accept())).await {
+        let Some(((stream, _), place)) = accepted else { continue };
+        let (metrics, health) = (metrics.clone(), Arc::clone(&health));
+        tokio::spawn(async move {
+            let answer = move |request: Request<Incoming>| {
+                let response = observed(&request, &metrics, &health);
+                async move { response }
+            };
+            converse(stream, answer).await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves `answer` to root and to our own user on a unix socket, until `stop`; nobody else gets an answer.
+pub async fn control<A, F>(listener: Listener, answer: A, stop: CancellationToken)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let ours = rustix::process::geteuid().as_raw();
+    let name = listener.name().clone();
+    let service = move |peer: Arc<Peer>, request| {
+        let allowed = matches!(peer.origin, PeerOrigin::Unix(Some(UnixPeer { uid, .. })) if uid == 0 || uid == ours);
+        let answering = allowed.then(|| answer(request));
+        async move {
+            match answering {
+                Some(answering) => answering.await,
+                None => text(StatusCode::FORBIDDEN, "for root and the daemon's own user\n".to_owned()),
+            }
+        }
+    };
+    if let Err(error) = listener.run(service, stop).await {
+        warn!(listener = name.as_str(), %error, "the control socket failed");
+    }
+}
+
+/// What the admin socket answers as long as it has no commands.
+#[must_use]
+pub fn no_such_command() -> Response<Full<Bytes>> {
+    text(StatusCode::NOT_FOUND, "no such command\n".to_owned())
+}
+
+async fn accept<T>(
+    places: &Arc<Semaphore>,
+    accepting: impl Future<Output = io::Result<T>>,
+) -> Option<(T, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match accepting.await {
+        Ok(accepted) => Some((accepted, place)),
+        Err(error) => {
+            // Out of descriptors, or a peer that left at once: a pause instead of a spin.
+            warn!(%error, "accepting failed");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn converse<S, A, F>(stream: S, answer: A)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(|request| {
+        let answering = answer(request);
+        async move { Ok::<_, io::Error>(answering.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // A peer that breaks off or lasts too long has only itself to blame.
+    let _ = timeout(CONNECTION_AGE_MAX, connection).await;
+}
+
+fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &Health) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    match request.uri().path() {
+        "/metrics" => text(StatusCode::OK, metrics.render()),
+        "/livez" if health.is_live() => text(StatusCode::OK, "ok\n".to_owned()),
+        "/livez" => text(StatusCode::SERVICE_UNAVAILABLE, "the data path takes no turns\n".to_owned()),
+        "/readyz" => match health.obstacles() {
+            none if none.is_empty() => text(StatusCode::OK, "ok\n".to_owned()),
+            obstacles => text(StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
+        },
+        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n".to_owned()),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response
+}
+
+/// Connections to one of these sockets at a time.
+pub const CONNECTIONS_MAX: usize = 32;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+const STUCK_AFTER_MS: u64 = 5000;

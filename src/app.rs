@@ -1,21 +1,54 @@
-//! Stub: the house.
+//! The house: from a plan to bound sockets, and from there to a daemon that runs until it is told to stop.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Plan;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Health};
+use crate::auth::{Caller, CallerName, Door};
+use crate::cache::Cache;
+use crate::clock::{Clock, Deadline, System};
+use crate::config::{Address, Kms, ListenerPlan, Plan, UpstreamPlan};
+use crate::engine::{Direct, Engine, Parts, Respond};
+use crate::fault::Fault;
+use crate::guard;
+use crate::kms::{Answer, Call};
+use crate::ledger::Ledger;
+use crate::listener::{self, BindError, Listener};
+use crate::metrics;
+use crate::policy::{Grant, Policy};
+use crate::serve::aliyun::{Face, Limits};
+use crate::serve::{Hosts, control};
+use crate::systemd::{Inherited, Notifier, watchdog_period};
+use crate::upstream::Upstream;
+use crate::upstream::aliyun::Aliyun;
+use crate::upstream::local::Local;
+use crate::watch::{self, Watch};
+
+pub mod embedded;
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody else listens there.
-    #[error("{address} is taken")]
+    #[error("{address} is taken\n  remedy: stop what listens there, or choose another address")]
     Taken {
         /// Where.
         address: String,
     },
-    /// The configuration cannot be.
+    /// The configuration cannot be carried out.
     #[error("{0}")]
     Config(String),
     /// Anything later.
@@ -23,39 +56,398 @@ pub enum Error {
     Runtime(String),
 }
 
-/// What `kmsproxy dev` and `kmsproxy emulator` were told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Where keys survive.
-    pub state_dir: PathBuf,
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// How slow the embedded KMS is.
-    pub kms_latency: Duration,
-    /// One machine-readable line when ready.
-    pub json: bool,
+/// Looks up one environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Whether calls go through cache and leases, or straight to the upstream, as in the emulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The daemon.
+    Cached,
+    /// The emulator.
+    Straight,
 }
 
-/// Runs the daemon until it is told to stop.
+/// A daemon whose sockets are bound and whose parts are joined; nothing runs yet.
+pub struct House {
+    runtime: Runtime,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    clock: Arc<dyn Clock>,
+    cache: Arc<Cache>,
+    engines: Vec<Arc<Engine>>,
+    kms: Vec<Arc<Aliyun>>,
+    locals: Vec<Arc<Local>>,
+    doors: Vec<(String, Listener, Face<Answering>)>,
+    observer: Option<std::net::TcpListener>,
+    metrics: PrometheusHandle,
+    admin: Option<Listener>,
+}
+
+enum Answering {
+    Cached(Arc<Engine>),
+    Straight(Arc<Direct>),
+}
+
+impl Respond for Answering {
+    async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+        match self {
+            Self::Cached(engine) => engine.respond(caller, call, deadline).await,
+            Self::Straight(direct) => direct.respond(caller, call, deadline).await,
+        }
+    }
+}
+
+impl House {
+    /// Hardens the process, joins the parts and binds every socket.
+    ///
+    /// # Errors
+    /// What cannot be carried out, before anything is served.
+    pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
+        let metrics = metrics::install().map_err(runtime_error)?;
+        harden();
+        let clock: Arc<dyn Clock> = Arc::new(System);
+        let runtime = Builder::new_multi_thread().enable_all().thread_name("data").build().map_err(runtime_error)?;
+        let entered = runtime.enter();
+        let mut house = Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cache: Arc::new(Cache::new(&plan.cache).map_err(runtime_error)?),
+            engines: Vec::new(),
+            kms: Vec::new(),
+            locals: Vec::new(),
+            doors: Vec::new(),
+            observer: plan.metrics.map(observer).transpose()?,
+            admin: None,
+            clock,
+            metrics,
+            runtime: Builder::new_current_thread().build().map_err(runtime_error)?,
+        };
+        house.join(plan, environment, mode)?;
+        drop(entered);
+        house.runtime = runtime;
+        Ok(house)
+    }
+
+    fn join(&mut self, plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<(), Error> {
+        let grants = plan.callers.iter().map(|caller| {
+            let name = caller.entry.name.clone();
+            let share = caller.share.as_deref().map_or_else(|| name.clone(), CallerName::new);
+            (name, Grant { rules: caller.allow.clone(), share })
+        });
+        let policy = Policy::new(grants.collect());
+        let entries = plan.callers.into_iter().map(|caller| caller.entry).collect();
+        let door = Arc::new(Door::new(entries).map_err(|error| Error::Config(error.to_string()))?);
+        let mut answering = HashMap::new();
+        for upstream in plan.upstreams {
+            let name = upstream.name.clone();
+            answering.insert(name, self.answering(upstream, &policy, environment, mode)?);
+        }
+        let mut inherited = Inherited::take(environment);
+        for listener in plan.listeners {
+            let respond = answering.get(&listener.config.upstream).map(Arc::clone);
+            let respond = respond.ok_or_else(|| Error::Config("a listener names no upstream".to_owned()))?;
+            self.open(listener, respond, Arc::clone(&door), &mut inherited)?;
+        }
+        self.admin = plan.admin.map(|address| private("admin", &address, &mut inherited)).transpose()?;
+        Ok(())
+    }
+
+    fn answering(
+        &mut self,
+        plan: UpstreamPlan,
+        policy: &Arc<Policy>,
+        environment: Environment<'_>,
+        mode: Mode,
+    ) -> Result<Arc<Answering>, Error> {
+        let (upstream, timeout): (Arc<dyn Upstream>, _) = match &plan.kms {
+            Kms::Aliyun(config) => {
+                let kms = Aliyun::new(&plan.name, config, environment, &self.clock);
+                let kms = Arc::new(kms.map_err(|error| Error::Config(format!("upstream.{}: {error}", plan.name)))?);
+                self.kms.push(Arc::clone(&kms));
+                (kms, config.timeout)
+            }
+            Kms::Local(config) => {
+                let local = Local::open(config, Arc::clone(&self.clock));
+                let local = local.map_err(|error| Error::Config(format!("upstream.{}: {error}", plan.name)))?;
+                self.locals.push(Arc::clone(&local));
+                (local, LOCAL_TIMEOUT)
+            }
+        };
+        if mode == Mode::Straight {
+            let direct = Direct { policy: Arc::clone(policy), upstream, clock: Arc::clone(&self.clock) };
+            return Ok(Arc::new(Answering::Straight(Arc::new(direct))));
+        }
+        let engine = Engine::new(Parts {
+            policy: Arc::clone(policy),
+            cache: Arc::clone(&self.cache),
+            ledger: Ledger::new(&plan.name, plan.lease, Arc::clone(&self.clock)),
+            upstream,
+            clock: Arc::clone(&self.clock),
+            timeout,
+            tasks: self.tasks.clone(),
+        });
+        self.engines.push(Arc::clone(&engine));
+        Ok(Arc::new(Answering::Cached(engine)))
+    }
+
+    fn open(
+        &mut self,
+        plan: ListenerPlan,
+        respond: Arc<Answering>,
+        door: Arc<Door>,
+        inherited: &mut Inherited,
+    ) -> Result<(), Error> {
+        let listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
+        let hosts = Hosts::new(&plan.config.hosts);
+        let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
+        let face = Face::new(respond, door, Arc::clone(&self.clock), hosts, limits);
+        self.doors.push((plan.config.name, listener, face));
+        Ok(())
+    }
+
+    /// Where each listener listens, by name.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, String)> {
+        self.doors.iter().map(|(name, listener, _)| (name.clone(), listener.local_address().to_string())).collect()
+    }
+
+    /// Where metrics are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.observer.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The embedded KMS, where the plan has one.
+    #[must_use]
+    pub fn local(&self) -> Option<&Arc<Local>> {
+        self.locals.first()
+    }
+
+    /// Runs until SIGTERM or SIGINT, then drains. `announce` is called once everything listens. `steering` is where
+    /// the embedded KMS may be steered.
+    ///
+    /// # Errors
+    /// Where the daemon could not go on.
+    pub fn run(
+        self,
+        environment: Environment<'_>,
+        steering: Option<Listener>,
+        announce: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin } = self;
+        let health = Health::new(clock, engines.clone());
+        let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
+        let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
+        let aside = sockets.serve(metrics, Arc::clone(&health), stop.clone())?;
+        let watchdog = watchdog_period(environment);
+        let outcome = runtime.block_on(async {
+            for engine in engines {
+                let watch = Watch::new(engine, tasks.clone());
+                tokio::spawn(watch.run(stop.clone()));
+            }
+            tokio::spawn(watch::sweep(cache, stop.clone()));
+            for kms in kms {
+                tokio::spawn(async move { prime(&kms).await });
+            }
+            let listening = open_doors(doors, &stop);
+            health.listening();
+            announce();
+            notify(&notifier, "ready", Notifier::ready);
+            let signals = until_told(&health, &notifier, watchdog).await;
+            info!("draining");
+            health.draining();
+            notify(&notifier, "stopping", Notifier::stopping);
+            stop.cancel();
+            listening.close();
+            tasks.close();
+            if timeout(DRAIN, async { tokio::join!(listening.wait(), tasks.wait()) }).await.is_err() {
+                warn!("not everything ended in time");
+            }
+            signals
+        });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        // It ends by `stop`; a panic there was logged there.
+        let _ = aside.join();
+        outcome.map_err(runtime_error)
+    }
+}
+
+/// What is served beside the data path, by another runtime on another thread.
+struct Sockets {
+    observer: Option<std::net::TcpListener>,
+    admin: Option<Listener>,
+    steering: Option<(Listener, Arc<Local>)>,
+}
+
+impl Sockets {
+    fn serve(
+        self,
+        metrics: PrometheusHandle,
+        health: Arc<Health>,
+        stop: CancellationToken,
+    ) -> Result<std::thread::JoinHandle<()>, Error> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(runtime_error)?;
+        let serve = move || {
+            runtime.block_on(async {
+                let tasks = TaskTracker::new();
+                if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
+                    tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
+                }
+                if let Some(listener) = self.admin {
+                    let answer = |_| async { admin::no_such_command() };
+                    tasks.spawn(admin::control(listener, answer, stop.clone()));
+                }
+                if let Some((listener, local)) = self.steering {
+                    let answer = move |request| {
+                        let local = Arc::clone(&local);
+                        async move { control::respond(local, request).await.unwrap_or_else(|never| match never {}) }
+                    };
+                    tasks.spawn(admin::control(listener, answer, stop.clone()));
+                }
+                stop.cancelled().await;
+                tasks.close();
+                tasks.wait().await;
+            });
+        };
+        std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(runtime_error)
+    }
+}
+
+fn open_doors(doors: Vec<(String, Listener, Face<Answering>)>, stop: &CancellationToken) -> TaskTracker {
+    let listening = TaskTracker::new();
+    for (name, listener, face) in doors {
+        info!(listener = name, address = %listener.local_address(), "listening");
+        let face = Arc::new(face);
+        let service = move |peer: Arc<crate::claim::Peer>, request| {
+            let face = Arc::clone(&face);
+            async move { face.serve(request, &peer).await }
+        };
+        let serving = listener.run(service, stop.clone());
+        listening.spawn(async move {
+            if let Err(error) = serving.await {
+                error!(listener = name, %error, "the listener's socket failed");
+            }
+        });
+    }
+    listening
+}
+
+/// Runs the daemon of `plan`. With `json`, one line on standard output says where it listens.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn serve(_plan: Plan) -> Result<(), Error> {
-    Err(Error::Runtime("not built yet".into()))
+pub fn serve(plan: Plan, environment: Environment<'_>, json: bool) -> Result<(), Error> {
+    let house = House::build(plan, environment, Mode::Cached)?;
+    let listeners: serde_json::Map<_, _> =
+        house.addresses().into_iter().map(|(name, address)| (name, address.into())).collect();
+    let ready = serde_json::json!({
+        "listeners": listeners,
+        "metrics_address": house.metrics_address().map(|address| address.to_string()),
+    });
+    house.run(environment, None, || {
+        if json {
+            print(&ready.to_string());
+        }
+    })
 }
 
-/// Runs the daemon in front of the embedded KMS.
-///
-/// # Errors
-/// See [`Error`].
-pub fn dev(_options: Options) -> Result<(), Error> {
-    Err(Error::Runtime("not built yet".into()))
+/// Standard output is for people and scripts at the start only; a reader that went away is no reason to stop.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Runs the embedded KMS alone.
-///
-/// # Errors
-/// See [`Error`].
-pub fn emulator(_options: Options) -> Result<(), Error> {
-    Err(Error::Runtime("not built yet".into()))
+/// Waits for a signal to stop; meanwhile the data path shows that it takes turns, to health and to systemd.
+async fn until_told(health: &Health, notifier: &Notifier, watchdog: Option<Duration>) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut beats = interval(watchdog.unwrap_or(BEAT).min(BEAT));
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = beats.tick() => {
+                // A turn of the pool, not only of this task: a worker must pick it up.
+                let turn = tokio::spawn(tokio::task::yield_now());
+                if timeout(BEAT, turn).await.is_ok() {
+                    health.beat();
+                    if watchdog.is_some() {
+                        notify(notifier, "watchdog", Notifier::watchdog);
+                    }
+                }
+            }
+        }
+    }
 }
+
+async fn prime(kms: &Aliyun) {
+    let deadline = Deadline::after(System.now(), PRIME);
+    if let Err(lack) = kms.prime(deadline).await {
+        warn!(%lack, "no credentials yet; asking again with the first call");
+    }
+}
+
+fn notify(notifier: &Notifier, what: &'static str, tell: impl FnOnce(&Notifier) -> io::Result<()>) {
+    if let Err(error) = tell(notifier) {
+        warn!(%error, what, "systemd could not be told");
+    }
+}
+
+fn harden() {
+    for weak in guard::harden_process() {
+        warn!(%weak, "the process could not be hardened");
+    }
+    let backend = guard::backend().label();
+    info!(backend, "memory for sealing keys");
+    ::metrics::gauge!(metrics::GUARD, "backend" => backend).set(1.0);
+}
+
+fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::Taken { address: address.to_string() },
+        _ => Error::Config(format!("metrics.address {address}: {error}")),
+    })?;
+    listener.set_nonblocking(true).map_err(runtime_error)?;
+    Ok(listener)
+}
+
+/// A socket for root and for our own user.
+fn private(name: &str, address: &Address, inherited: &mut Inherited) -> Result<Listener, Error> {
+    let config = listener::Config {
+        name: name.to_owned(),
+        face: listener::FaceName::Aliyun,
+        address: address.to_string(),
+        tls: None,
+        upstream: String::new(),
+        hosts: Vec::new(),
+        insecure: false,
+        mode: matches!(address, Address::Unix(_)).then(|| "0600".to_owned()),
+        max_connections: admin::CONNECTIONS_MAX,
+        max_in_flight: admin::CONNECTIONS_MAX,
+        timeout: BEAT,
+    };
+    Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
+}
+
+fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {
+    let Address::Systemd(name) = address else { return None };
+    let unix = inherited.take_unix(name).map(OwnedFd::from);
+    unix.or_else(|| inherited.take_tcp(name).map(OwnedFd::from))
+}
+
+fn bind_error(error: BindError) -> Error {
+    match error {
+        BindError::Taken(address) => Error::Taken { address: address.to_string() },
+        other => Error::Config(other.to_string()),
+    }
+}
+
+fn runtime_error(error: impl std::fmt::Display) -> Error {
+    Error::Runtime(error.to_string())
+}
+
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(15);
+const BEAT: Duration = Duration::from_secs(1);
+const PRIME: Duration = Duration::from_secs(10);

@@ -1,9 +1,20 @@
 //! The door: from a claim and the peer that makes it to a caller.
 
-use std::fmt;
-use std::sync::Arc;
+mod replay;
 
-use crate::claim::ListenerName;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::replay::{Marker, Replays};
+use crate::claim::{Claim, ListenerName, Peer, PeerOrigin, Signed};
+use crate::clock::Moment;
+use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
 
 /// A caller's name in the configuration.
@@ -44,37 +55,479 @@ impl Caller {
     }
 }
 
-/// One configured caller: stub.
-#[derive(Debug, PartialEq, Eq)]
+/// One way in for one caller. Several entries with the same name are alternatives.
+#[derive(Debug)]
 pub struct Entry {
-    /// Who.
+    /// Who comes in.
     pub name: CallerName,
-    /// Through which listener.
+    /// Through which listener, and no other.
     pub listener: ListenerName,
-    /// Proven how.
+    /// By which proof.
     pub identity: Identity,
 }
 
-/// What proves a caller: stub.
-#[derive(Debug, PartialEq, Eq)]
+/// What proves who somebody is.
+#[derive(Debug)]
 pub enum Identity {
-    /// A signature.
+    /// A signature with this access key, which is local to the listener.
     AccessKey {
-        /// Its id.
+        /// The key's public name.
         id: String,
-        /// Its secret.
+        /// The key.
         secret: Secret,
     },
-    /// A name in a client certificate.
+    /// A client certificate that the listener's client CA verified and that carries this DNS or URI name (SAN).
     Certificate {
-        /// The name.
+        /// The name, whole; DNS names regardless of case.
         name: String,
     },
-    /// Peer credentials.
+    /// Having reached the socket. Whoever may connect is the caller, unless a certificate or a uid says otherwise.
+    Listener,
+    /// The peer's user id, as the kernel tells it on a unix socket.
     Unix {
-        /// The user.
+        /// The user id; never 65534, which any user of another namespace has.
         uid: u32,
     },
-    /// Whoever reaches the socket.
-    Listener,
+}
+
+/// Everyone who may come in, and by which proof. Immutable but for the memory of nonces.
+#[derive(Debug)]
+pub struct Door {
+    rosters: HashMap<ListenerName, Roster>,
+    marker: Marker,
+    nobody: Secret,
+}
+
+impl Door {
+    /// A door for `entries`.
+    ///
+    /// # Errors
+    /// [`EntryError`] where two entries could be meant by one proof, or an entry proves nothing.
+    pub fn new(entries: Vec<Entry>) -> Result<Self, EntryError> {
+        let mut replays = HashMap::new();
+        let mut rosters: HashMap<_, Roster> = HashMap::new();
+        for entry in entries {
+            rosters.entry(entry.listener.clone()).or_default().add(entry, &mut replays)?;
+        }
+        // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
+        let nobody = Secret::new(vec![0; 30]);
+        Ok(Self { rosters, marker: Marker::default(), nobody })
+    }
+
+    /// Finds out who `peer` is by its `claim`.
+    ///
+    /// A signature, where there is one, must hold; the socket's own proofs do not stand in for it. Without one a
+    /// certificate decides, then the uid, then the listener. A request signed without a nonce is known by its
+    /// signature instead, so that the same bytes never pass twice; a nonce is used up only by a signature that holds.
+    /// Access keys that are not known cost as much time as those that are.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`] without any proof, and [`Kind::UnknownAccessKey`], [`Kind::StaleTimestamp`],
+    /// [`Kind::BadSignature`] or [`Kind::NonceUsed`], in this order, for signatures. [`Kind::Overloaded`] where one
+    /// access key signs more than 262,144 requests within the time that `claim`'s clock is behind.
+    pub fn admit(&self, peer: &Peer, claim: &Claim<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
+        let roster = self.rosters.get(&peer.listener);
+        match claim {
+            Claim::Anonymous => {
+                roster.and_then(|roster| roster.recognise(peer)).ok_or(Fault::caller(Kind::Unauthenticated))
+            }
+            Claim::Signed(signed) => {
+                self.verify(roster.and_then(|roster| roster.keys.get(signed.access_key_id)), signed, now, wall)
+            }
+        }
+    }
+
+    fn verify(&self, key: Option<&Key>, signed: &Signed<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
+        let proven = signed.proof.verify(key.map_or(&self.nobody, |key| &key.secret));
+        let key = key.ok_or(Fault::caller(Kind::UnknownAccessKey))?;
+        let age = wall.duration_since(signed.signed_at);
+        if age.unsigned_abs() > WINDOW {
+            return Err(Fault::caller(Kind::StaleTimestamp));
+        }
+        if !proven {
+            return Err(Fault::caller(Kind::BadSignature(signed.proof.string_to_sign())));
+        }
+        let remaining = if age.is_negative() { WINDOW + age.unsigned_abs() } else { WINDOW - age.unsigned_abs() };
+        let mark = match signed.nonce {
+            None | Some("") => self.marker.tag(signed.proof.tag()),
+            Some(nonce) => self.marker.nonce(nonce),
+        };
+        let mut replays = key.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        match replays.admit(mark, signed.signed_at, remaining, now) {
+            Ok(()) => Ok(key.caller.clone()),
+            Err(Kind::Overloaded) => Err(Fault::proxy(Kind::Overloaded)),
+            Err(kind) => Err(Fault::caller(kind)),
+        }
+    }
+}
+
+/// Why a list of entries makes no door.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// One proof would mean two entries.
+    #[error("callers {first} and {second} both claim {proof} on listener {listener}: give each caller its own")]
+    Ambiguous {
+        /// The earlier entry.
+        first: CallerName,
+        /// The later entry.
+        second: CallerName,
+        /// What both claim.
+        proof: String,
+        /// Where.
+        listener: String,
+    },
+    /// An identity without content: anyone, or no one, would have it.
+    #[error("caller {caller}: {what} is empty")]
+    Empty {
+        /// Whose entry.
+        caller: CallerName,
+        /// Which setting.
+        what: &'static str,
+    },
+    /// Uid 65534 proves nothing.
+    #[error(
+        "caller {0}: uid 65534 stands for every user of another user namespace; give the caller a uid or a listener of its own"
+    )]
+    OverflowUid(CallerName),
+}
+
+/// Who may come in through one listener.
+#[derive(Debug, Default)]
+struct Roster {
+    keys: HashMap<Box<str>, Key>,
+    certificates: HashMap<Box<str>, Caller>,
+    users: HashMap<u32, Caller>,
+    anyone: Option<Caller>,
+}
+
+/// A caller's access key. The memory of nonces goes with the id, wherever it is listed: what was used up at one
+/// listener is used up at all.
+#[derive(Debug)]
+struct Key {
+    caller: Caller,
+    secret: Secret,
+    replays: Arc<Mutex<Replays>>,
+}
+
+impl Roster {
+    fn add(&mut self, entry: Entry, replays: &mut HashMap<String, Arc<Mutex<Replays>>>) -> Result<(), EntryError> {
+        let Entry { name, listener, identity } = entry;
+        let caller = Caller { name };
+        let empty = |what| EntryError::Empty { caller: caller.name.clone(), what };
+        let first = match identity {
+            Identity::AccessKey { id, .. } if id.is_empty() => return Err(empty("access_key.id")),
+            Identity::AccessKey { secret, .. } if secret.is_empty() => return Err(empty("the access key's secret")),
+            Identity::Certificate { name } if name.is_empty() => return Err(empty("certificate_name")),
+            Identity::Unix { uid: OVERFLOW_UID } => return Err(EntryError::OverflowUid(caller.name)),
+            Identity::AccessKey { id, secret } => {
+                let replays = Arc::clone(replays.entry(id.clone()).or_default());
+                let key = Key { caller: caller.clone(), secret, replays };
+                let proof = format!("access key {id}");
+                only(&mut self.keys, id.into(), key).map_err(|key| (key.caller, proof))
+            }
+            Identity::Certificate { name } => {
+                let proof = format!("certificate name {name}");
+                only(&mut self.certificates, comparable(&name), caller.clone()).map_err(|first| (first, proof))
+            }
+            Identity::Unix { uid } => {
+                only(&mut self.users, uid, caller.clone()).map_err(|first| (first, format!("uid {uid}")))
+            }
+            Identity::Listener => match self.anyone.replace(caller.clone()) {
+                Some(first) => Err((first, "whoever reaches the socket".to_owned())),
+                None => Ok(()),
+            },
+        };
+        first.map_err(|(first, proof)| EntryError::Ambiguous {
+            first: first.name,
+            second: caller.name,
+            proof,
+            listener: listener.as_str().to_owned(),
+        })
+    }
+
+    /// Who `peer` is by its socket. A certificate that names two callers names none.
+    fn recognise(&self, peer: &Peer) -> Option<Caller> {
+        let mut named = peer.certificate_names.iter().filter_map(|name| self.certificates.get(&comparable(name)));
+        if let Some(caller) = named.next() {
+            return named.all(|other| other == caller).then(|| caller.clone());
+        }
+        let user = match peer.origin {
+            PeerOrigin::Unix(Some(peer)) if peer.uid != OVERFLOW_UID => self.users.get(&peer.uid),
+            PeerOrigin::Unix(_) | PeerOrigin::Tcp(_) => None,
+        };
+        user.or(self.anyone.as_ref()).cloned()
+    }
+}
+
+/// Inserts what must not be there yet; gives back what was.
+fn only<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) -> Result<(), V> {
+    match map.entry(key) {
+        Slot::Vacant(slot) => {
+            slot.insert(value);
+            Ok(())
+        }
+        Slot::Occupied(slot) => Err(slot.remove()),
+    }
+}
+
+/// DNS names are equal whatever their case; URIs are not.
+fn comparable(name: &str) -> Box<str> {
+    if name.contains(':') { name.into() } else { name.to_ascii_lowercase().into() }
+}
+
+/// How far a signed timestamp may be from our clock, either way (`wire/aliyun`, common parameters).
+const WINDOW: Duration = Duration::from_secs(15 * 60);
+/// The kernel's default `overflowuid`: what a user without a mapping into our namespace looks like.
+const OVERFLOW_UID: u32 = 65534;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::claim::{Proof, UnixPeer};
+
+    /// Signs with the secret itself.
+    struct Plain<'r>(&'r [u8]);
+
+    impl Proof for Plain<'_> {
+        fn verify(&self, secret: &Secret) -> bool {
+            secret == &Secret::copied(self.0)
+        }
+
+        fn string_to_sign(&self) -> Option<String> {
+            Some("what was signed".to_owned())
+        }
+
+        fn tag(&self) -> &[u8] {
+            self.0
+        }
+    }
+
+    const NOW: Moment = Moment::BOOT;
+
+    fn wall() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn entry(name: &str, listener: &str, identity: Identity) -> Entry {
+        Entry { name: CallerName::new(name), listener: ListenerName::new(listener), identity }
+    }
+
+    fn access_key(id: &str, secret: &str) -> Identity {
+        Identity::AccessKey { id: id.to_owned(), secret: Secret::copied(secret.as_bytes()) }
+    }
+
+    fn certificate(name: &str) -> Identity {
+        Identity::Certificate { name: name.to_owned() }
+    }
+
+    fn unix(listener: &str, uid: Option<u32>) -> Peer {
+        let origin = PeerOrigin::Unix(uid.map(|uid| UnixPeer { uid, gid: 0 }));
+        Peer { listener: ListenerName::new(listener), origin, certificate_names: [].into() }
+    }
+
+    fn tcp(listener: &str, certificate_names: &[&str]) -> Peer {
+        let origin = PeerOrigin::Tcp(([127, 0, 0, 1], 4000).into());
+        let certificate_names = certificate_names.iter().map(|name| Box::from(*name)).collect();
+        Peer { listener: ListenerName::new(listener), origin, certificate_names }
+    }
+
+    fn signed<'r>(id: &'r str, secret: &'r str, nonce: Option<&'r str>, signed_at: Timestamp) -> Claim<'r> {
+        let proof = Box::new(Plain(secret.as_bytes()));
+        Claim::Signed(Signed { access_key_id: id, signed_at, nonce, proof })
+    }
+
+    fn name(admitted: Result<Caller, Fault>) -> Result<String, Kind> {
+        admitted.map(|caller| caller.name().to_string()).map_err(|fault| fault.kind().clone())
+    }
+
+    fn two_listeners() -> Door {
+        Door::new(vec![
+            entry("ack", "a", access_key("id-a", "secret-a")),
+            entry("vault", "b", access_key("id-b", "secret-b")),
+        ])
+        .unwrap()
+    }
+
+    fn ask(door: &Door, listener: &str, claim: &Claim<'_>) -> Result<String, Kind> {
+        name(door.admit(&tcp(listener, &[]), claim, NOW, wall()))
+    }
+
+    #[test]
+    fn a_signature_opens_only_the_listener_of_its_key() {
+        let door = two_listeners();
+        assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", Some("1"), wall())), Ok("ack".to_owned()));
+        for listener in ["b", "nowhere"] {
+            let claim = signed("id-a", "secret-a", Some("2"), wall());
+            assert_eq!(ask(&door, listener, &claim), Err(Kind::UnknownAccessKey));
+        }
+    }
+
+    #[test]
+    fn an_unknown_access_key_costs_a_verification_too_and_never_passes() {
+        struct Counted(std::cell::Cell<u32>);
+        struct Counting<'c>(&'c Counted);
+        impl Proof for Counting<'_> {
+            fn verify(&self, _: &Secret) -> bool {
+                self.0.0.set(self.0.0.get() + 1);
+                true
+            }
+            fn string_to_sign(&self) -> Option<String> {
+                None
+            }
+            fn tag(&self) -> &[u8] {
+                b"tag"
+            }
+        }
+        let count = Counted(std::cell::Cell::new(0));
+        let proof = Box::new(Counting(&count));
+        let claim = Claim::Signed(Signed { access_key_id: "none", signed_at: wall(), nonce: None, proof });
+        assert_eq!(ask(&two_listeners(), "a", &claim), Err(Kind::UnknownAccessKey));
+        assert_eq!(count.0.get(), 1);
+    }
+
+    #[test]
+    fn a_timestamp_is_good_for_fifteen_minutes_either_way() {
+        let door = two_listeners();
+        for (nonce, seconds, expected) in [
+            ("1", -900, Ok("ack".to_owned())),
+            ("2", 900, Ok("ack".to_owned())),
+            ("3", -901, Err(Kind::StaleTimestamp)),
+            ("4", 901, Err(Kind::StaleTimestamp)),
+        ] {
+            let at = wall() + jiff::SignedDuration::from_secs(seconds);
+            assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", Some(nonce), at)), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_signature_shows_what_was_to_be_signed_and_burns_no_nonce() {
+        let door = two_listeners();
+        let wrong = Err(Kind::BadSignature(Some("what was signed".to_owned())));
+        assert_eq!(ask(&door, "a", &signed("id-a", "guess", Some("n"), wall())), wrong);
+        assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", Some("n"), wall())), Ok("ack".to_owned()));
+    }
+
+    #[test]
+    fn a_nonce_passes_once_whatever_the_listener() {
+        let door = Door::new(vec![
+            entry("ack", "a", access_key("id", "secret")),
+            entry("other", "b", access_key("id", "secret")),
+        ])
+        .unwrap();
+        assert_eq!(ask(&door, "a", &signed("id", "secret", Some("n"), wall())), Ok("ack".to_owned()));
+        for listener in ["a", "b"] {
+            let claim = signed("id", "secret", Some("n"), wall());
+            assert_eq!(ask(&door, listener, &claim), Err(Kind::NonceUsed));
+        }
+    }
+
+    #[test]
+    fn without_a_nonce_the_same_signature_passes_once() {
+        let door = two_listeners();
+        assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", None, wall())), Ok("ack".to_owned()));
+        assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", Some(""), wall())), Err(Kind::NonceUsed));
+    }
+
+    #[test]
+    fn of_sixty_four_threads_with_one_nonce_one_passes() {
+        let (door, start) = (two_listeners(), Barrier::new(64));
+        let passed = thread::scope(|scope| {
+            let attempt = || {
+                start.wait();
+                ask(&door, "a", &signed("id-a", "secret-a", Some("n"), wall()))
+            };
+            let threads: Vec<_> = (0..64).map(|_| scope.spawn(attempt)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).filter(Result::is_ok).count()
+        });
+        assert_eq!(passed, 1);
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_any_of_its_names() {
+        let door = Door::new(vec![
+            entry("ack", "a", certificate("spiffe://cluster/ns/kube-system/sa/Ack")),
+            entry("vault", "a", certificate("Vault.example")),
+        ])
+        .unwrap();
+        let ask = |names: &[&str]| name(door.admit(&tcp("a", names), &Claim::Anonymous, NOW, wall()));
+        assert_eq!(ask(&["spiffe://cluster/ns/kube-system/sa/Ack"]), Ok("ack".to_owned()));
+        assert_eq!(ask(&["unlisted", "vault.EXAMPLE"]), Ok("vault".to_owned()));
+        assert_eq!(ask(&["spiffe://cluster/ns/kube-system/sa/ack"]), Err(Kind::Unauthenticated));
+        assert_eq!(ask(&["vault.example", "spiffe://cluster/ns/kube-system/sa/Ack"]), Err(Kind::Unauthenticated));
+        assert_eq!(ask(&[]), Err(Kind::Unauthenticated));
+    }
+
+    #[test]
+    fn a_uid_is_known_unless_it_is_missing_or_from_another_namespace() {
+        let door = Door::new(vec![entry("ack", "a", Identity::Unix { uid: 1000 })]).unwrap();
+        let ask = |uid| name(door.admit(&unix("a", uid), &Claim::Anonymous, NOW, wall()));
+        assert_eq!(ask(Some(1000)), Ok("ack".to_owned()));
+        for uid in [None, Some(0), Some(OVERFLOW_UID)] {
+            assert_eq!(ask(uid), Err(Kind::Unauthenticated));
+        }
+    }
+
+    #[test]
+    fn whoever_reaches_the_socket_is_its_caller_unless_the_uid_says_otherwise() {
+        let door = Door::new(vec![
+            entry("plugin", "a", Identity::Listener),
+            entry("operator", "a", Identity::Unix { uid: 0 }),
+        ])
+        .unwrap();
+        let ask = |uid| name(door.admit(&unix("a", uid), &Claim::Anonymous, NOW, wall()));
+        assert_eq!(ask(None), Ok("plugin".to_owned()));
+        assert_eq!(ask(Some(OVERFLOW_UID)), Ok("plugin".to_owned()));
+        assert_eq!(ask(Some(0)), Ok("operator".to_owned()));
+    }
+
+    #[test]
+    fn a_signature_must_hold_even_where_the_socket_would_do() {
+        let door = Door::new(vec![entry("plugin", "a", Identity::Listener)]).unwrap();
+        assert_eq!(ask(&door, "a", &Claim::Anonymous), Ok("plugin".to_owned()));
+        assert_eq!(ask(&door, "a", &signed("id", "secret", None, wall())), Err(Kind::UnknownAccessKey));
+    }
+
+    #[test]
+    fn identities_of_one_caller_are_alternatives() {
+        let door = Door::new(vec![
+            entry("ack", "a", access_key("id", "secret")),
+            entry("ack", "a", certificate("ack.example")),
+        ])
+        .unwrap();
+        assert_eq!(ask(&door, "a", &signed("id", "secret", None, wall())), Ok("ack".to_owned()));
+        let peer = tcp("a", &["ack.example"]);
+        assert_eq!(name(door.admit(&peer, &Claim::Anonymous, NOW, wall())), Ok("ack".to_owned()));
+    }
+
+    #[test]
+    fn one_proof_for_two_entries_is_a_mistake() {
+        type Make = fn() -> Identity;
+        let kinds: [(Make, &str); 4] = [
+            (|| access_key("id", "x"), "access key id"),
+            (|| certificate("c"), "certificate name c"),
+            (|| Identity::Unix { uid: 7 }, "uid 7"),
+            (|| Identity::Listener, "whoever reaches the socket"),
+        ];
+        for (identity, proof) in kinds {
+            let mistake = Door::new(vec![entry("one", "a", identity()), entry("two", "a", identity())]).unwrap_err();
+            let (first, second) = (CallerName::new("one"), CallerName::new("two"));
+            let (proof, listener) = (proof.to_owned(), "a".to_owned());
+            assert_eq!(mistake, EntryError::Ambiguous { first, second, proof, listener });
+            assert!(Door::new(vec![entry("one", "a", identity()), entry("two", "b", identity())]).is_ok());
+        }
+    }
+
+    #[test]
+    fn identities_that_prove_nothing_are_mistakes() {
+        let caller = CallerName::new("one");
+        let mistake = |identity| Door::new(vec![entry("one", "a", identity)]).unwrap_err();
+        let empty = |what| EntryError::Empty { caller: caller.clone(), what };
+        assert_eq!(mistake(access_key("", "x")), empty("access_key.id"));
+        assert_eq!(mistake(access_key("id", "")), empty("the access key's secret"));
+        assert_eq!(mistake(certificate("")), empty("certificate_name"));
+        assert_eq!(mistake(Identity::Unix { uid: OVERFLOW_UID }), EntryError::OverflowUid(caller.clone()));
+    }
 }

@@ -1,16 +1,33 @@
-//! Stub: settings of the cache.
+//! What has been unwrapped, sealed. moka bounds it and evicts; whether an entry may be served is decided by its
+//! scope's lease alone.
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use hmac::{Hmac, KeyInit, Mac};
+use moka::Expiry;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
-/// `[cache]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+use crate::auth::CallerName;
+use crate::clock::Moment;
+use crate::fault::{Fault, Kind};
+use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
+use crate::lease::{Asked, Epoch, Standing};
+use crate::ledger::{Kept, Ledger, Mark, Scope};
+use crate::policy::{Permit, Release};
+use crate::seal::Sealed;
+use crate::secret::Secret;
+
+/// The `[cache]` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Entries.
+    /// How many DEKs are kept at most, over all upstreams.
     pub capacity: u64,
-    /// Age.
+    /// The longest time since the KMS last allowed exactly this ciphertext. Entries are refreshed in the background
+    /// before it ends. It is the lease, not the age, that makes a hit safe.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub max_age: Duration,
 }
@@ -20,3 +37,334 @@ impl Default for Config {
         Self { capacity: 100_000, max_age: Duration::from_secs(24 * 3600) }
     }
 }
+
+/// The cache of one daemon, shared by its upstreams.
+pub struct Cache {
+    entries: moka::sync::Cache<Fingerprint, Arc<Entry>>,
+    failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
+    keyed: Hmac<Sha256>,
+    max_age: Duration,
+}
+
+/// A keyed hash over everything an answer depends on. The key is random and dies with the process, so a fingerprint
+/// names nothing outside it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// One sealed DEK.
+#[derive(Debug)]
+pub struct Entry {
+    fingerprint: Fingerprint,
+    mark: Mark,
+    epoch: Epoch,
+    sealed: Sealed,
+    version: KeyVersion,
+    call: Decrypt,
+    sent: Moment,
+    expires: Moment,
+    refresh: Moment,
+}
+
+/// Why an entry was not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It is too old, its lease is not in force, or its epoch is gone: ask the KMS.
+    Ask,
+    /// Its key is refused, in these words, and it is too soon to ask again.
+    Refused(Fault),
+}
+
+impl Cache {
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn new(config: &Config) -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
+        let entries = moka::sync::Cache::builder()
+            .max_capacity(config.capacity)
+            .expire_after(ByEntry)
+            .eviction_listener(|_, _, cause| {
+                if cause == moka::notification::RemovalCause::Size {
+                    metrics::counter!(crate::metrics::EVICTIONS).increment(1);
+                }
+            })
+            .build();
+        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_AGE_MAX).build();
+        Ok(Self { entries, failures, keyed, max_age: config.max_age })
+    }
+
+    /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
+    /// `upstream`. Injective before hashing: every part is tagged and length-prefixed.
+    #[must_use]
+    pub fn fingerprint(&self, upstream: &str, share: &CallerName, call: &Decrypt) -> Fingerprint {
+        // Taken apart so that a field added to the call cannot be forgotten here. The last two never reach the cache:
+        // a call that has them is not shareable.
+        let Decrypt { ciphertext, context, dry_run: _, extra: _ } = call;
+        let mut mac = self.keyed.clone();
+        for part in [upstream.as_bytes(), share.as_str().as_bytes(), ciphertext.bytes()] {
+            absorb(&mut mac, part);
+        }
+        match context {
+            None => mac.update(&[0]),
+            Some(context) => absorb_context(&mut mac, context),
+        }
+        Fingerprint(mac.finalize().into_bytes().into())
+    }
+
+    /// The entry of `fingerprint`, whether or not it may be served.
+    #[must_use]
+    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
+        self.entries.get(fingerprint)
+    }
+
+    /// Keeps the plaintext of a successful `Decrypt` and renews the lease of its scope by it.
+    ///
+    /// # Errors
+    /// [`crate::lease::Stale`] where the scope was closed after the question was sent; nothing is kept then.
+    pub fn keep(&self, ledger: &Ledger, fill: &Fill<'_>) -> Result<(Arc<Scope>, Epoch), crate::lease::Stale> {
+        let scope = ledger.scope(fill.key, fill.call.context.as_ref());
+        let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.0, fill.plaintext)?;
+        let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
+        if let Some(sealed) = sealed {
+            let entry = Entry {
+                fingerprint: fill.fingerprint,
+                mark: scope.mark(),
+                epoch,
+                sealed,
+                version: fill.version.clone(),
+                call: fill.call.clone(),
+                sent: fill.asked.sent,
+                expires: fill.asked.sent + age,
+                refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * random_share()),
+            };
+            self.entries.insert(fill.fingerprint, Arc::new(entry));
+        }
+        self.failures.invalidate(&fill.fingerprint);
+        Ok((scope, epoch))
+    }
+
+    /// A failure of an equal call that is recent enough to stand for this one.
+    #[must_use]
+    pub fn failed(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Fault> {
+        let (fault, until) = self.failures.get(fingerprint)?;
+        (now < until).then_some(fault)
+    }
+
+    /// Remembers a failure for as long as its kind deserves; most deserve a moment, so that those who just missed a
+    /// flight need not launch another.
+    pub fn remember(&self, fingerprint: Fingerprint, fault: &Fault, now: Moment) {
+        if let Some(span) = remembered_for(fault.kind()) {
+            self.failures.insert(fingerprint, (fault.clone(), now + span));
+        }
+    }
+
+    /// Entries of `upstream` whose time to be asked about again has come at `now`, up to `most`; only those that are
+    /// served, for the others will be asked about when somebody wants them.
+    #[must_use]
+    pub fn due(&self, upstream: &str, now: Moment, most: usize) -> Vec<Arc<Entry>> {
+        let due = |entry: &Arc<Entry>| {
+            let scope = entry.scope();
+            now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
+        };
+        self.entries.iter().map(|(_, entry)| entry).filter(due).take(most).collect()
+    }
+
+    /// Drops what has expired. moka does so only when it is used; to be called every second.
+    pub fn sweep(&self) {
+        self.entries.run_pending_tasks();
+        self.failures.run_pending_tasks();
+    }
+
+    /// How many entries there are, about.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.entries.entry_count()
+    }
+
+    /// Whether there are none, about.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What there is to keep of one answer.
+#[derive(Debug)]
+pub struct Fill<'a> {
+    /// Of which call.
+    pub fingerprint: Fingerprint,
+    /// The call itself, to ask it again.
+    pub call: &'a Decrypt,
+    /// When it was sent.
+    pub asked: Asked,
+    /// The key that the answer names.
+    pub key: &'a KeyId,
+    /// Its version.
+    pub version: &'a KeyVersion,
+    /// The DEK.
+    pub plaintext: &'a [u8],
+}
+
+impl Entry {
+    /// The key that made it.
+    #[must_use]
+    pub fn key(&self) -> &KeyId {
+        self.mark.scope().key()
+    }
+
+    /// The version of that key.
+    #[must_use]
+    pub const fn version(&self) -> &KeyVersion {
+        &self.version
+    }
+
+    /// The scope it lives by.
+    #[must_use]
+    pub const fn scope(&self) -> &Arc<Scope> {
+        self.mark.scope()
+    }
+
+    /// The call that it answers.
+    #[must_use]
+    pub const fn call(&self) -> &Decrypt {
+        &self.call
+    }
+
+    /// What it is filed under.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether it would be served at `now`.
+    #[must_use]
+    pub fn fresh(&self, now: Moment) -> bool {
+        now < self.expires && self.scope().serves(self.epoch, now)
+    }
+
+    /// The plaintext, if entry and lease allow it at `now`, against proof that policy does.
+    ///
+    /// # Errors
+    /// [`Closed`] says whether to ask the KMS or to give up.
+    pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
+        if now < self.expires {
+            if let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now) {
+                return Ok(plaintext);
+            }
+        }
+        match self.scope().standing(now) {
+            Standing::Refused(fault) if !self.scope().may_try(now) => Err(Closed::Refused(fault)),
+            Standing::Lapsed
+            | Standing::Refused(_)
+            | Standing::Serving
+            | Standing::ServingByGrace
+            | Standing::Suspended
+            | Standing::Unknown => Err(Closed::Ask),
+        }
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({} entries)", self.len())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
+    }
+}
+
+/// Lets moka drop an entry when its own age ends, a little early because moka's clock ticks about once a second.
+struct ByEntry;
+
+impl ByEntry {
+    fn span(entry: &Entry) -> Duration {
+        let span = entry.expires.since(entry.sent);
+        span.saturating_sub(MOKA_TICK.min(span / 4))
+    }
+}
+
+impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
+    fn expire_after_create(&self, _: &Fingerprint, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(Self::span(entry))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Fingerprint,
+        entry: &Arc<Entry>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(Self::span(entry))
+    }
+}
+
+fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
+    mac.update(&(part.len() as u64).to_be_bytes());
+    mac.update(part);
+}
+
+fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
+    mac.update(&[1]);
+    mac.update(&(context.pairs().len() as u64).to_be_bytes());
+    for (name, value) in context.pairs() {
+        absorb(mac, name.as_bytes());
+        absorb(mac, value.as_bytes());
+    }
+}
+
+const fn remembered_for(kind: &Kind) -> Option<Duration> {
+    match kind {
+        Kind::InvalidCiphertext | Kind::InvalidParameter(_) => Some(Duration::from_secs(5)),
+        Kind::KeyDisabled
+        | Kind::KeyNotFound
+        | Kind::KeyPendingDeletion
+        | Kind::KeyPendingImport
+        | Kind::KeyUnavailable
+        | Kind::KeyVersionNotFound
+        | Kind::NoPermission
+        | Kind::Other
+        | Kind::Unsupported => Some(Duration::from_secs(1)),
+        Kind::Throttled(Some(after)) => {
+            Some(if after.as_millis() < FAILURE_AGE_MAX.as_millis() { *after } else { FAILURE_AGE_MAX })
+        }
+        Kind::Credentials
+        | Kind::Garbled
+        | Kind::KmsFailure
+        | Kind::Throttled(None)
+        | Kind::TimedOut
+        | Kind::Unreachable => Some(Duration::from_millis(250)),
+        Kind::AliasNotFound
+        | Kind::BadSignature(_)
+        | Kind::DryRun
+        | Kind::Forbidden
+        | Kind::Internal
+        | Kind::Lapsed
+        | Kind::Malformed(_)
+        | Kind::MissingParameter(_)
+        | Kind::NonceUsed
+        | Kind::Overloaded
+        | Kind::StaleTimestamp
+        | Kind::TooLarge
+        | Kind::Unauthenticated
+        | Kind::UnknownAccessKey
+        | Kind::UnknownAction => None,
+    }
+}
+
+fn random_share() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// Refreshes are spread over this part of an entry's age.
+const REFRESH_FROM: f64 = 0.5;
+const REFRESH_SPREAD: f64 = 0.4;
+const MOKA_TICK: Duration = Duration::from_millis(1100);
+const FAILURES_MAX: u64 = 10_000;
+const FAILURE_AGE_MAX: Duration = Duration::from_secs(5);

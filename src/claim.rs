@@ -64,6 +64,10 @@ pub trait Proof {
     /// What this side calculated, for a dialect whose clients want to see it; never contains the secret, but does
     /// contain the request, so it may go to that very caller and nowhere else.
     fn string_to_sign(&self) -> Option<String>;
+
+    /// The signature's own bytes, decoded: equal for equal requests, however the signature was spelled. What makes a
+    /// request without a nonce unrepeatable.
+    fn tag(&self) -> &[u8];
 }
 
 /// Who the request says it is from.

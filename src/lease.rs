@@ -1,20 +1,26 @@
-//! Stub: settings of leases.
+//! Leases: how long the consent of a KMS to use a key may be relied upon. Pure: no clock, no lock, no I/O.
+//!
+//! Only a successful `Decrypt` renews a lease, and it counts from the moment the request was *sent*. A refusal ends it
+//! at once; silence ends it when its time is up. `SEMANTICS.md` numbers what follows from that.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The `lease` table of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+use crate::clock::Moment;
+use crate::fault::{Fault, Kind, Origin};
+
+/// The terms of every lease of one upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Terms {
-    /// How long one success lasts.
+    /// How long one consent is good for. The hard bound of the fail-closed promise.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub duration: Duration,
-    /// How often keys are probed.
+    /// How often a key with cached DEKs is asked again, traffic or none. The typical time to notice a refusal.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub probe: Duration,
-    /// How much longer in an outage.
+    /// How much longer to serve while the KMS cannot be asked. Zero by default; a refusal always beats it.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub outage_grace: Duration,
 }
@@ -22,5 +28,342 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self { duration: Duration::from_secs(30), probe: Duration::from_secs(10), outage_grace: Duration::ZERO }
+    }
+}
+
+/// A place in the order of all closings (refusals and suspensions) of one upstream. What was asked at an earlier place
+/// than a key's last closing proves nothing for that key any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// When a question was sent, on the clock and among the closings. Taken before the question leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The last closing before it was sent.
+    pub epoch: Epoch,
+    /// The instant before it was sent.
+    pub sent: Moment,
+}
+
+/// What a lease is worth at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its time is up and the KMS has not renewed it.
+    Lapsed,
+    /// The KMS refused, in these words.
+    Refused(Fault),
+    /// In force.
+    Serving,
+    /// In force by `outage_grace` alone: the KMS cannot be asked.
+    ServingByGrace,
+    /// Set aside until the KMS consents again.
+    Suspended,
+    /// The KMS has never consented.
+    Unknown,
+}
+
+/// The lease of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    state: State,
+    epoch: Epoch,
+    barrier: Epoch,
+    until: Moment,
+    silent: bool,
+    tried: Moment,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Refused(Fault),
+    Suspended,
+    Unknown,
+    Valid,
+}
+
+/// Why a consent counts for nothing: it was asked for before a closing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// A refusal, in these words.
+    Refused(Fault),
+    /// A suspension; asking again may help.
+    Suspended,
+}
+
+impl Lease {
+    /// A lease that nobody has consented to. Questions sent before `barrier` will not count.
+    #[must_use]
+    pub const fn unknown(barrier: Epoch) -> Self {
+        Self { state: State::Unknown, epoch: barrier, barrier, until: Moment::BOOT, silent: false, tried: Moment::BOOT }
+    }
+
+    /// The epoch that entries kept now belong to. It changes with every refusal, and what was kept before is lost.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The end of the consent, grace not counted.
+    #[must_use]
+    pub const fn until(&self) -> Moment {
+        self.until
+    }
+
+    /// A `Decrypt` in this scope succeeded.
+    ///
+    /// # Errors
+    /// [`Stale`] where the scope was closed after the question was sent; the lease is then unchanged.
+    pub fn consent(&mut self, asked: Asked, terms: &Terms) -> Result<(), Stale> {
+        if asked.epoch < self.barrier {
+            return Err(match &self.state {
+                State::Refused(fault) => Stale::Refused(fault.clone()),
+                State::Suspended | State::Unknown | State::Valid => Stale::Suspended,
+            });
+        }
+        self.state = State::Valid;
+        self.until = self.until.max(asked.sent + terms.duration);
+        self.silent = false;
+        Ok(())
+    }
+
+    /// The KMS refused. `next` is a new epoch, drawn before the lock on this lease was taken.
+    pub fn refuse(&mut self, fault: Fault, next: Epoch) {
+        self.state = State::Refused(fault);
+        self.epoch = self.epoch.max(next);
+        self.barrier = self.barrier.max(next);
+        self.until = Moment::BOOT;
+        self.silent = false;
+    }
+
+    /// Something makes earlier consent doubtful. What was kept stays kept, and is not served before a consent that was
+    /// asked for after `next`. A refusal stays a refusal.
+    pub fn suspend(&mut self, next: Epoch) {
+        if matches!(self.state, State::Valid) {
+            self.state = State::Suspended;
+        }
+        self.barrier = self.barrier.max(next);
+        self.until = Moment::BOOT;
+        self.silent = false;
+    }
+
+    /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count.
+    pub const fn silence(&mut self) {
+        self.silent = true;
+    }
+
+    /// What the lease is worth at `now`.
+    #[must_use]
+    pub fn standing(&self, now: Moment, terms: &Terms) -> Standing {
+        match &self.state {
+            State::Refused(fault) => Standing::Refused(fault.clone()),
+            State::Suspended => Standing::Suspended,
+            State::Unknown => Standing::Unknown,
+            State::Valid if now < self.until => Standing::Serving,
+            State::Valid if self.silent && now < self.until + terms.outage_grace => Standing::ServingByGrace,
+            State::Valid => Standing::Lapsed,
+        }
+    }
+
+    /// Whether entries of `epoch` may be served at `now`: as [`Lease::standing`], without its clone.
+    #[must_use]
+    pub fn serves(&self, epoch: Epoch, now: Moment, terms: &Terms) -> bool {
+        let grace = if self.silent { terms.outage_grace } else { Duration::ZERO };
+        matches!(self.state, State::Valid) && epoch == self.epoch && now < self.until + grace
+    }
+
+    /// The KMS did something else with the key, asked for after the last closing: it no longer refuses. That ends the
+    /// wait between trials, and allows nothing: only a `Decrypt` consents.
+    pub fn relent(&mut self, asked: Asked) {
+        if matches!(self.state, State::Refused(_)) && asked.epoch >= self.barrier {
+            self.state = State::Unknown;
+        }
+    }
+
+    /// Whether the KMS may be asked about this scope now: always, unless it refused; then once a second.
+    pub fn may_try(&mut self, now: Moment) -> bool {
+        if !matches!(self.state, State::Refused(_)) {
+            return true;
+        }
+        let due = now.since(self.tried) >= TRIAL_INTERVAL;
+        if due {
+            self.tried = now;
+        }
+        due
+    }
+}
+
+/// What an error of the KMS says about leases. One table for all dialects, by [`Kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Our credentials are in doubt: suspend everything that was allowed to them.
+    IdentityDoubted,
+    /// This key refuses this identity. Where it is not known which key, the identity is in doubt.
+    IdentityRefused,
+    /// The key refuses everyone.
+    KeyRefused,
+    /// Nothing: the request itself was at fault, or the fault is ours.
+    Nothing,
+    /// An answer that we do not understand: suspend the scope.
+    ScopeDoubted,
+    /// The KMS could not be asked.
+    Silence,
+}
+
+impl Evidence {
+    /// Reads `fault`. Only what comes from the KMS says anything.
+    #[must_use]
+    pub const fn of(fault: &Fault) -> Self {
+        if !matches!(fault.origin(), Origin::Kms) {
+            return Self::Nothing;
+        }
+        match fault.kind() {
+            Kind::KeyDisabled
+            | Kind::KeyNotFound
+            | Kind::KeyPendingDeletion
+            | Kind::KeyPendingImport
+            | Kind::KeyUnavailable => Self::KeyRefused,
+            Kind::NoPermission => Self::IdentityRefused,
+            Kind::Credentials => Self::IdentityDoubted,
+            Kind::Garbled
+            | Kind::KmsFailure
+            | Kind::Lapsed
+            // Our clock or our nonces displease it: it has not said anything of the key.
+            | Kind::NonceUsed
+            | Kind::StaleTimestamp
+            | Kind::Throttled(_)
+            | Kind::TimedOut
+            | Kind::Unreachable => Self::Silence,
+            // The answer to a dry run is not weighed against any scope; to a real question it makes no sense.
+            Kind::DryRun | Kind::Forbidden | Kind::KeyVersionNotFound | Kind::Other | Kind::Unsupported => {
+                Self::ScopeDoubted
+            }
+            Kind::AliasNotFound
+            | Kind::BadSignature(_)
+            | Kind::Internal
+            | Kind::InvalidCiphertext
+            | Kind::InvalidParameter(_)
+            | Kind::Malformed(_)
+            | Kind::MissingParameter(_)
+            | Kind::Overloaded
+            | Kind::TooLarge
+            | Kind::Unauthenticated
+            | Kind::UnknownAccessKey
+            | Kind::UnknownAction => Self::Nothing,
+        }
+    }
+}
+
+/// While a key is refused, at most one question a second goes up for it.
+const TRIAL_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: Terms = Terms {
+        duration: Duration::from_secs(30),
+        probe: Duration::from_secs(10),
+        outage_grace: Duration::from_secs(60),
+    };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::BOOT + Duration::from_secs(seconds)
+    }
+
+    fn asked(epoch: u64, seconds: u64) -> Asked {
+        Asked { epoch: Epoch(epoch), sent: at(seconds) }
+    }
+
+    fn disabled() -> Fault {
+        Fault::kms(Kind::KeyDisabled)
+    }
+
+    #[test]
+    fn consent_counts_from_the_sending_and_ends_on_the_instant() {
+        let mut lease = Lease::unknown(Epoch(0));
+        assert_eq!(lease.standing(at(100), &TERMS), Standing::Unknown);
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        assert!(lease.serves(Epoch(0), at(129), &TERMS));
+        assert!(!lease.serves(Epoch(0), at(130), &TERMS));
+        assert_eq!(lease.standing(at(130), &TERMS), Standing::Lapsed);
+    }
+
+    #[test]
+    fn an_older_consent_never_shortens_a_newer_one() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.consent(asked(0, 90), &TERMS).unwrap();
+        assert_eq!(lease.until(), at(130));
+    }
+
+    #[test]
+    fn a_refusal_changes_the_epoch_and_consent_from_before_it_is_stale() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.refuse(disabled(), Epoch(1));
+        assert_eq!(lease.standing(at(101), &TERMS), Standing::Refused(disabled()));
+        assert_eq!(lease.consent(asked(0, 102), &TERMS), Err(Stale::Refused(disabled())));
+        lease.consent(asked(1, 103), &TERMS).unwrap();
+        assert!(lease.serves(Epoch(1), at(104), &TERMS));
+        assert!(!lease.serves(Epoch(0), at(104), &TERMS), "what was kept before the refusal is lost");
+    }
+
+    #[test]
+    fn a_suspension_keeps_entries_and_wants_a_new_consent() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.suspend(Epoch(1));
+        assert_eq!(lease.standing(at(101), &TERMS), Standing::Suspended);
+        assert_eq!(lease.consent(asked(0, 100), &TERMS), Err(Stale::Suspended));
+        lease.consent(asked(1, 102), &TERMS).unwrap();
+        assert!(lease.serves(Epoch(0), at(103), &TERMS));
+    }
+
+    #[test]
+    fn a_suspension_does_not_soften_a_refusal() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.refuse(disabled(), Epoch(1));
+        lease.suspend(Epoch(2));
+        assert_eq!(lease.standing(at(1), &TERMS), Standing::Refused(disabled()));
+    }
+
+    #[test]
+    fn grace_counts_only_while_the_kms_is_silent() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        assert_eq!(lease.standing(at(131), &TERMS), Standing::Lapsed);
+        lease.silence();
+        assert_eq!(lease.standing(at(131), &TERMS), Standing::ServingByGrace);
+        assert_eq!(lease.standing(at(190), &TERMS), Standing::Lapsed);
+        lease.refuse(disabled(), Epoch(1));
+        assert_eq!(lease.standing(at(131), &TERMS), Standing::Refused(disabled()));
+    }
+
+    #[test]
+    fn a_refused_key_is_tried_once_a_second() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.refuse(disabled(), Epoch(1));
+        assert!(lease.may_try(at(5)));
+        assert!(!lease.may_try(at(5)));
+        assert!(lease.may_try(at(6)));
+    }
+
+    #[test]
+    fn relenting_serves_nothing_until_a_decrypt_succeeds() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.refuse(disabled(), Epoch(1));
+        lease.relent(asked(0, 1));
+        assert_eq!(lease.standing(at(2), &TERMS), Standing::Refused(disabled()));
+        lease.relent(asked(1, 2));
+        assert_eq!(lease.standing(at(2), &TERMS), Standing::Unknown);
+        assert!(!lease.serves(Epoch(1), at(2), &TERMS));
+    }
+
+    #[test]
+    fn only_the_kms_gives_evidence() {
+        assert_eq!(Evidence::of(&disabled()), Evidence::KeyRefused);
+        assert_eq!(Evidence::of(&Fault::proxy(Kind::KeyDisabled)), Evidence::Nothing);
+        assert_eq!(Evidence::of(&Fault::kms(Kind::Garbled)), Evidence::Silence);
+        assert_eq!(Evidence::of(&Fault::kms(Kind::InvalidCiphertext)), Evidence::Nothing);
     }
 }

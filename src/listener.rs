@@ -1,58 +1,373 @@
-//! Stub: settings of listeners.
+//! Sockets: who may connect, how many, for how long; and what the socket tells of its peer.
 
+mod address;
+mod connection;
+mod crowd;
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use rustix::io::Errno;
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::address::Bound;
+pub use self::address::{Address, LocalAddress};
+use self::connection::{Socket, Terms};
+use self::crowd::{Crowd, Order};
+use crate::claim::{ListenerName, Peer};
 use crate::tls;
 
-/// Which dialect a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaceName {
-    /// Alibaba Cloud KMS OpenAPI.
-    Aliyun,
-}
-
-/// One `[[listener]]`.
+/// One listener: a socket, the dialect spoken on it, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Name.
+    /// What callers and metrics call it.
     pub name: String,
-    /// Dialect.
+    /// The dialect spoken on it.
     pub face: FaceName,
-    /// Where.
+    /// `127.0.0.1:8443`, `unix:/run/kmsproxy/ack.sock`, `unix:@abstract` or `systemd:name`.
     pub address: String,
-    /// TLS.
-    #[serde(default)]
+    /// TLS. A TCP listener does without only if it is `insecure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<tls::Config>,
-    /// Upstream.
+    /// The name of the upstream that answers.
     pub upstream: String,
-    /// Host allow-list.
+    /// The `Host` names that it goes by; empty for those of its own address.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Plain TCP on loopback.
+    /// Plain TCP, on a loopback address only, where anything with `CAP_NET_RAW` reads along.
     #[serde(default)]
     pub insecure: bool,
-    /// Mode of a unix socket.
-    #[serde(default)]
+    /// Permissions of the socket file, in octal, `0660` unless said. An abstract socket has none: whoever is in the
+    /// network namespace can connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// Connections.
-    #[serde(default = "thousand")]
+    /// Connections at a time. At the limit a newcomer takes the place of the connection that has been idle longest;
+    /// while none is idle it waits, before it the kernel's queue.
+    #[serde(default = "default_max_connections")]
     pub max_connections: usize,
-    /// Requests.
-    #[serde(default = "thousand")]
+    /// Requests at a time; one more is told to come again.
+    #[serde(default = "default_max_in_flight")]
     pub max_in_flight: usize,
-    /// Budget of one request.
-    #[serde(default = "timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    /// How long a request may take, from its head to its answer.
+    #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub timeout: Duration,
 }
 
-fn thousand() -> usize {
+/// A dialect that a listener can speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaceName {
+    /// Alibaba Cloud KMS OpenAPI, RPC style.
+    Aliyun,
+}
+
+/// How long a connection may take for what, and for how long it may be at all. The defaults are tuned for clients on
+/// the same machine; longer ones let hostile peers hold their places longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From `accept` to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a request's head (of the first request: from the handshake) to its last.
+    pub head: Duration,
+    /// From the head of a request to the service's answer. The service has its own, shorter deadline; this one holds
+    /// where it fails.
+    pub request: Duration,
+    /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
+    pub idle: Duration,
+    /// For which a client may refuse to take any byte of what is written to it.
+    pub stall: Duration,
+    /// After which an answer closes its connection, so that its buffers are wiped.
+    pub age: Duration,
+    /// For requests in flight when the listener shuts down.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(5),
+            request: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            stall: Duration::from_secs(5),
+            age: Duration::from_secs(600),
+            drain: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A bound socket, not yet served: connections wait in its queue.
+#[derive(Debug)]
+pub struct Listener {
+    name: ListenerName,
+    bound: Bound,
+    tls: Option<Arc<ServerConfig>>,
+    max_connections: usize,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Binds what `config` says, or adopts `inherited`, which takes the place of the address; reads the TLS files.
+    /// Needs no runtime.
+    ///
+    /// # Errors
+    /// [`BindError`], with the remedy.
+    pub fn bind(config: &Config, inherited: Option<OwnedFd>) -> Result<Self, BindError> {
+        let address: Address = config.address.parse()?;
+        let mode = address.mode(config.mode.as_deref())?;
+        if config.max_connections == 0 {
+            return Err(BindError::NoConnections);
+        }
+        let tls = config.tls.as_ref().map(tls::Config::server).transpose()?;
+        let privacy = match (&tls, config.insecure) {
+            (Some(_), _) => address::Privacy::Encrypted,
+            (None, true) => address::Privacy::Loopback,
+            (None, false) => address::Privacy::Unix,
+        };
+        let bound = match inherited {
+            Some(socket) => Bound::adopt(socket, &address)?,
+            None => Bound::bind(&address, mode, privacy)?,
+        };
+        bound.address().allows(privacy)?;
+        let name = ListenerName::new(&config.name);
+        Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
+    }
+
+    /// With other limits than the default ones.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub const fn name(&self) -> &ListenerName {
+        &self.name
+    }
+
+    /// Where it really listens: the port that the kernel chose, the path of an inherited socket.
+    #[must_use]
+    pub const fn local_address(&self) -> &LocalAddress {
+        self.bound.address()
+    }
+
+    /// Serves connections until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts
+    /// the rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only.
+    /// If the future is dropped, every connection is cut.
+    ///
+    /// `service` must bound what it reads of a request's body, in bytes and time.
+    ///
+    /// # Errors
+    /// If the socket itself fails; not for what peers do, nor for a lack of file descriptors or memory, which it
+    /// waits out.
+    pub async fn run<S, F, B>(self, service: S, shutdown: CancellationToken) -> io::Result<()>
+    where
+        S: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let acceptor = self.bound.listen()?;
+        let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
+        let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
+        let mut patience = Patience::default();
+        let ended = loop {
+            let socket = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Ok(()),
+                accepted = acceptor.accept() => match accepted {
+                    Ok(socket) => socket,
+                    Err(error) => match patience.after(&error) {
+                        Some(pause) => { sleep(pause).await; continue }
+                        None => break Err(error),
+                    },
+                },
+            };
+            patience = Patience::default();
+            let place = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Ok(()),
+                place = crowd.enter() => place,
+            };
+            tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), service.clone()));
+        };
+        drop(acceptor);
+        drain(&crowd, &tasks, terms.limits.drain).await;
+        ended
+    }
+}
+
+/// Sends everyone home: at once who is idle, after its answer who waits for one, and at the end whoever is left.
+async fn drain(crowd: &Crowd, tasks: &TaskTracker, patience: Duration) {
+    tasks.close();
+    crowd.tell_all(Order::Leave);
+    if timeout(patience, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "cut at the end of the drain time");
+        crowd.tell_all(Order::Cut);
+        tasks.wait().await;
+    }
+}
+
+/// How often `accept` has failed in a row. What one peer caused is passed over, what the machine lacks is waited for,
+/// and nothing is tried in a tight loop, whatever the kernel says.
+#[derive(Debug, Default)]
+struct Patience {
+    failures: u32,
+}
+
+impl Patience {
+    /// How long to wait after `error`; `None` where it is final.
+    fn after(&mut self, error: &io::Error) -> Option<Duration> {
+        self.failures += 1;
+        let waited_for = match Errno::from_io_error(error)? {
+            Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK => return None,
+            // The connection went before it was accepted, or the network reports its error here (accept(2)).
+            Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::INTR
+            | Errno::AGAIN
+            | Errno::PERM
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NONET
+            | Errno::TIMEDOUT => self.failures > FAILURES_PASSED_OVER,
+            // No descriptors, no memory; and whatever we do not know.
+            _ => true,
+        };
+        if !waited_for {
+            return Some(Duration::ZERO);
+        }
+        if self.failures.is_power_of_two() {
+            tracing::warn!(%error, failures = self.failures, "cannot accept connections");
+        }
+        Some(PAUSE_FIRST.saturating_mul(1 << self.failures.min(6)).min(PAUSE_LONGEST))
+    }
+}
+
+/// Why a listener cannot be had. Says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address says nothing that can be bound.
+    #[error(
+        "address {0:?}: write \"127.0.0.1:8443\", \"[::1]:8443\", \"unix:/path\", \"unix:@name\" or \"systemd:name\""
+    )]
+    Address(String),
+    /// The inherited descriptor is not a listening stream socket.
+    #[error(
+        "{0}: the inherited descriptor is not a listening TCP or unix stream socket; use ListenStream= with Accept=no"
+    )]
+    Inherited(Address),
+    /// Something else than a socket is where the socket shall be. It is left alone.
+    #[error("{}: there is a file that is not a socket; move it away or choose another path", .0.display())]
+    InTheWay(PathBuf),
+    /// The kernel refused.
+    #[error("{address}: {source}; {remedy}")]
+    Io {
+        /// What was to be bound.
+        address: Address,
+        /// Why not.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// `mode` is not one, or there is no file to have it.
+    #[error("mode {0:?}: write octal permissions such as \"0660\", and only for \"unix:/path\"")]
+    Mode(String),
+    /// A limit of no connections.
+    #[error("max_connections = 0 would serve nobody: write 1 or more")]
+    NoConnections,
+    /// `systemd:name` and nothing inherited.
+    #[error("{0}: no socket of that name was inherited; set FileDescriptorName= in the .socket unit and start that")]
+    NotInherited(Address),
+    /// TCP without TLS.
+    #[error(
+        "{0}: TCP without TLS can be read by others; add tls = {{ … }}, use \"unix:/path\", or write insecure = true on a loopback address"
+    )]
+    Plain(LocalAddress),
+    /// Another process listens there.
+    #[error("{0}: another process listens there; stop it or choose another address")]
+    Taken(Address),
+    /// The certificate or key does not serve.
+    #[error("tls: {0}")]
+    Tls(#[from] tls::Error),
+}
+
+const fn default_max_connections() -> usize {
     1024
 }
 
-fn timeout() -> Duration {
+const fn default_max_in_flight() -> usize {
+    1024
+}
+
+const fn default_timeout() -> Duration {
     Duration::from_millis(2500)
+}
+
+/// Failures of `accept` in a row that are put down to peers.
+const FAILURES_PASSED_OVER: u32 = 16;
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_LONGEST: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_configuration_has_the_documented_defaults() {
+        let config: Config = toml::from_str(
+            "name = \"ack\"\nface = \"aliyun\"\naddress = \"unix:/run/kmsproxy/ack.sock\"\nupstream = \"hangzhou\"\n",
+        )
+        .unwrap();
+        let expected = Config {
+            name: "ack".to_owned(),
+            face: FaceName::Aliyun,
+            address: "unix:/run/kmsproxy/ack.sock".to_owned(),
+            tls: None,
+            upstream: "hangzhou".to_owned(),
+            hosts: Vec::new(),
+            insecure: false,
+            mode: None,
+            max_connections: 1024,
+            max_in_flight: 1024,
+            timeout: Duration::from_millis(2500),
+        };
+        assert_eq!(config, expected);
+        assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert!(toml::from_str::<Config>("nmae = \"ack\"").is_err());
+    }
+
+    #[test]
+    fn what_a_peer_does_is_passed_over_and_what_is_lacking_is_waited_for() {
+        let after = |errno: Errno| Patience::default().after(&errno.into());
+        assert_eq!(after(Errno::CONNABORTED), Some(Duration::ZERO));
+        assert_eq!(after(Errno::MFILE), Some(Duration::from_millis(10)));
+        assert_eq!(after(Errno::BADF), None);
+    }
+
+    #[test]
+    fn no_error_is_retried_without_pause_for_ever() {
+        let mut patience = Patience::default();
+        let pauses: Vec<_> = (0..20).map(|_| patience.after(&Errno::CONNABORTED.into())).collect();
+        assert_eq!(pauses[15], Some(Duration::ZERO));
+        assert_eq!(pauses[16..], [Some(PAUSE_LONGEST); 4]);
+    }
 }

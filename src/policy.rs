@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, KeyId, KeyName, Reply};
+use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -32,22 +32,31 @@ impl Rule {
     }
 }
 
-/// The rules in force. Replaced whole; every request and every release asks it anew.
+/// What one caller is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What it may do.
+    pub rules: Vec<Rule>,
+    /// With whom it shares cached answers: itself, or the name of a group that the configuration declares.
+    pub share: CallerName,
+}
+
+/// The grants in force. Replaced whole; every request and every release asks it anew.
 #[derive(Debug)]
 pub struct Policy {
-    rules: ArcSwap<HashMap<CallerName, Vec<Rule>>>,
+    grants: ArcSwap<HashMap<CallerName, Grant>>,
 }
 
 impl Policy {
-    /// A policy of `rules`; a caller without rules may do nothing.
+    /// A policy of `grants`; a caller without a grant may do nothing.
     #[must_use]
-    pub fn new(rules: HashMap<CallerName, Vec<Rule>>) -> Arc<Self> {
-        Arc::new(Self { rules: ArcSwap::from_pointee(rules) })
+    pub fn new(grants: HashMap<CallerName, Grant>) -> Arc<Self> {
+        Arc::new(Self { grants: ArcSwap::from_pointee(grants) })
     }
 
-    /// Puts other rules in force, for requests under way as well.
-    pub fn replace(&self, rules: HashMap<CallerName, Vec<Rule>>) {
-        self.rules.store(Arc::new(rules));
+    /// Puts other grants in force, for requests under way as well.
+    pub fn replace(&self, grants: HashMap<CallerName, Grant>) {
+        self.grants.store(Arc::new(grants));
     }
 
     /// Decides whether `caller` may make `call`.
@@ -59,7 +68,9 @@ impl Policy {
     /// [`Kind::Forbidden`] where no rule covers the call.
     pub fn permit(&self, caller: &Caller, call: &Call) -> Result<Permit, Fault> {
         let (action, key) = (call.action(), call.key());
-        let granted = self.any_rule(caller.name(), |rule| match (action, key) {
+        let grants = self.grants.load();
+        let grant = grants.get(caller.name()).ok_or(Fault::proxy(Kind::Forbidden))?;
+        let granted = grant.rules.iter().any(|rule| match (action, key) {
             (Action::Decrypt, _) => rule.actions.contains(&Action::Decrypt) && !rule.keys.is_empty(),
             (_, Some(key)) => rule.covers(action, key.bare()),
             (_, None) => rule.covers_every_key(action),
@@ -67,7 +78,15 @@ impl Policy {
         if !granted {
             return Err(Fault::proxy(Kind::Forbidden));
         }
-        Ok(Permit { caller: caller.clone(), action, requested: key.cloned() })
+        let holder = Holder::Caller { name: caller.name().clone(), share: grant.share.clone() };
+        Ok(Permit { holder, action, requested: key.cloned() })
+    }
+
+    /// Leave to ask about a key on our own account: to see whether it still consents. What comes back is never
+    /// released to anyone.
+    #[must_use]
+    pub const fn upkeep(&self) -> Permit {
+        Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None }
     }
 
     /// Decides whether what `key` made may go to the holder of `permit`, by the rules in force now.
@@ -76,14 +95,27 @@ impl Policy {
     /// [`Kind::Forbidden`] where it may not.
     pub fn release(&self, permit: &Permit, key: &KeyId) -> Result<Release, Fault> {
         let asked = permit.requested.as_ref().map_or_else(|| key.as_str(), KeyName::bare);
-        if self.any_rule(permit.caller.name(), |rule| rule.covers(permit.action, asked)) {
-            return Ok(Release(()));
-        }
-        Err(Fault::proxy(Kind::Forbidden))
+        self.covered(permit, |rule| rule.covers(permit.action, asked))
     }
 
-    fn any_rule(&self, caller: &CallerName, covers: impl Fn(&Rule) -> bool) -> bool {
-        self.rules.load().get(caller).is_some_and(|rules| rules.iter().any(covers))
+    /// As [`Policy::release`], for an answer about no key in particular.
+    ///
+    /// # Errors
+    /// [`Kind::Forbidden`] where the caller may not ask that (any more).
+    pub fn release_list(&self, permit: &Permit) -> Result<Release, Fault> {
+        self.covered(permit, |rule| match &permit.requested {
+            Some(key) => rule.covers(permit.action, key.bare()),
+            None => permit.action != Action::Decrypt && rule.covers_every_key(permit.action),
+        })
+    }
+
+    fn covered(&self, permit: &Permit, covers: impl Fn(&Rule) -> bool) -> Result<Release, Fault> {
+        let grants = self.grants.load();
+        let rules = match &permit.holder {
+            Holder::Caller { name, .. } => grants.get(name).map_or(&[][..], |grant| &grant.rules),
+            Holder::Upkeep => &[],
+        };
+        if rules.iter().any(covers) { Ok(Release(())) } else { Err(Fault::proxy(Kind::Forbidden)) }
     }
 }
 
@@ -99,20 +131,31 @@ fn bare(listed: &str) -> &str {
 ///
 /// ```compile_fail
 /// // Only `Policy::permit` makes one.
-/// let forged = kmsproxy::policy::Permit { caller: todo!(), action: todo!(), requested: None };
+/// fn forge(honest: &kmsproxy::policy::Permit) -> kmsproxy::policy::Permit {
+///     kmsproxy::policy::Permit { ..honest.clone() }
+/// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Permit {
-    caller: Caller,
+    holder: Holder,
     action: Action,
     requested: Option<KeyName>,
 }
 
+#[derive(Clone, Debug)]
+enum Holder {
+    Caller { name: CallerName, share: CallerName },
+    Upkeep,
+}
+
 impl Permit {
-    /// Who asks.
+    /// With whom the holder shares cached answers; none for our own upkeep.
     #[must_use]
-    pub const fn caller(&self) -> &Caller {
-        &self.caller
+    pub const fn share(&self) -> Option<&CallerName> {
+        match &self.holder {
+            Holder::Caller { share, .. } => Some(share),
+            Holder::Upkeep => None,
+        }
     }
 
     /// What is asked.
@@ -145,6 +188,23 @@ impl Held {
             Reply::Decrypted(reply) => Some(&reply.key),
             Reply::Document(reply) => reply.described.as_ref().map(|(key, _)| key),
             Reply::Encrypted(reply) => Some(&reply.key),
+        }
+    }
+
+    /// Lets `seal` see what was unwrapped, to keep it; the one way past the lock. None where there is nothing to keep.
+    pub fn sealed_by<T>(&self, seal: impl FnOnce(&Decrypted) -> T) -> Option<T> {
+        match &self.0.reply {
+            Reply::Decrypted(reply) => Some(seal(reply)),
+            Reply::DataKey(_) | Reply::Document(_) | Reply::Encrypted(_) => None,
+        }
+    }
+
+    /// A `DescribeKey` that says which key is in which state; not a secret.
+    #[must_use]
+    pub const fn described(&self) -> Option<&(KeyId, KeyState)> {
+        match &self.0.reply {
+            Reply::Document(reply) => reply.described.as_ref(),
+            Reply::DataKey(_) | Reply::Decrypted(_) | Reply::Encrypted(_) => None,
         }
     }
 

@@ -9,6 +9,13 @@ use crate::fault::Fault;
 use crate::kms::Call;
 use crate::policy::{Held, Permit};
 
+pub mod aliyun;
+pub mod credentials;
+pub mod local;
+#[cfg(test)]
+mod rehearsal;
+pub mod transport;
+
 /// An answer on its way.
 pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Held, Fault>> + Send + 'a>>;
 
@@ -23,7 +30,3 @@ pub trait Upstream: Debug + Send + Sync {
     /// credentials. When this changes, nothing that was allowed before is known to be allowed now.
     fn identity(&self) -> Arc<str>;
 }
-
-pub mod aliyun;
-pub mod credentials;
-pub mod local;

@@ -1,0 +1,425 @@
+//! The path of a request: permit, look, fly, ask, keep, release.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::auth::Caller;
+use crate::cache::{Cache, Closed, Entry, Fill, Fingerprint};
+use crate::clock::{Clock, Deadline, Moment};
+use crate::fault::{Fault, Kind};
+use crate::flight::{Crashed, Flights, Role};
+use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyState, Reply, RequestId};
+use crate::lease::{Asked, Epoch, Stale, Standing};
+use crate::ledger::{Ledger, Scope};
+use crate::metrics::Decrypts;
+use crate::policy::{Held, Permit, Policy, Release};
+use crate::secret::Secret;
+use crate::upstream::Upstream;
+
+/// What a face hands its calls to.
+pub trait Respond: Send + Sync + 'static {
+    /// Answers `call` for `caller` before `deadline`.
+    fn respond(
+        &self,
+        caller: &Caller,
+        call: Call,
+        deadline: Deadline,
+    ) -> impl Future<Output = Result<Answer, Fault>> + Send;
+}
+
+/// One upstream with what is known of its keys. Listeners on the same upstream share it, its leases and its probes.
+#[derive(Debug)]
+pub struct Engine {
+    parts: Parts,
+    flights: Arc<Flights<Fingerprint, Landing>>,
+    decrypts: Decrypts,
+    drift: Drift,
+}
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// The daemon's cache.
+    pub cache: Arc<Cache>,
+    /// This upstream's leases.
+    pub ledger: Ledger,
+    /// The KMS.
+    pub upstream: Arc<dyn Upstream>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How long one question to the KMS may take, retries included.
+    pub timeout: Duration,
+    /// Where flights run.
+    pub tasks: tokio_util::task::TaskTracker,
+}
+
+/// How a flight ended, for all who waited.
+type Landing = Result<Landed, Fault>;
+
+#[derive(Clone, Debug)]
+enum Landed {
+    /// The KMS answered.
+    Fresh { scope: Arc<Scope>, epoch: Epoch, held: Arc<Held> },
+    /// Another flight had filled the cache just before this one left.
+    Kept(Arc<Entry>),
+}
+
+/// Why a flight is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// The entry is getting old: ask although it is still served.
+    Refresh,
+    /// Somebody wants the answer.
+    Want,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let flights = Flights::new(parts.tasks.clone());
+        let decrypts = Decrypts::of(parts.ledger.upstream());
+        let drift = Drift::new(&*parts.clock);
+        Arc::new(Self { parts, flights, decrypts, drift })
+    }
+
+    /// The leases.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.parts.ledger
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.parts.clock
+    }
+
+    /// As whom the upstream asks.
+    #[must_use]
+    pub fn identity(&self) -> Arc<str> {
+        self.parts.upstream.identity()
+    }
+
+    async fn decrypt(self: &Arc<Self>, permit: Permit, call: Decrypt, deadline: Deadline) -> Result<Answer, Fault> {
+        let share = permit.share().ok_or(Fault::proxy(Kind::Forbidden))?;
+        let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
+        let outcome = match self.look(&permit, &fingerprint) {
+            Ok(Some(answer)) => {
+                self.decrypts.hit.increment(1);
+                return Ok(answer);
+            }
+            Ok(None) => self.fly(&permit, fingerprint, call, deadline).await,
+            Err(fault) => Err(fault),
+        };
+        match &outcome {
+            Ok((Role::Leader, _)) => self.decrypts.miss.increment(1),
+            Ok((Role::Follower, _)) => self.decrypts.coalesced.increment(1),
+            Err(_) => self.decrypts.failed.increment(1),
+        }
+        outcome.map(|(_, answer)| answer)
+    }
+
+    /// What the cache has to say: an answer, a refusal, or nothing.
+    fn look(&self, permit: &Permit, fingerprint: &Fingerprint) -> Result<Option<Answer>, Fault> {
+        let now = self.parts.clock.now();
+        self.check_drift(now);
+        if let Some(entry) = self.parts.cache.find(permit, fingerprint) {
+            let release = self.parts.policy.release(permit, entry.key())?;
+            match entry.open(&release, now) {
+                Ok(plaintext) => return Ok(Some(from_entry(&entry, plaintext))),
+                Err(Closed::Refused(fault)) => return Err(fault),
+                Err(Closed::Ask) => {}
+            }
+        }
+        self.parts.cache.failed(permit, fingerprint, now).map_or(Ok(None), Err)
+    }
+
+    async fn fly(
+        self: &Arc<Self>,
+        permit: &Permit,
+        fingerprint: Fingerprint,
+        call: Decrypt,
+        deadline: Deadline,
+    ) -> Result<(Role, Answer), Fault> {
+        let launch = || Arc::clone(self).fill(permit.clone(), fingerprint, call, Purpose::Want);
+        let waiting = self.flights.join(&fingerprint, launch);
+        let left = deadline.remaining(self.parts.clock.now());
+        let (role, landing) = timeout(left, waiting).await.map_err(|_| Fault::kms(Kind::TimedOut))?;
+        let landed = landing.map_err(|Crashed| Fault::proxy(Kind::Internal))??;
+        Ok((role, self.disembark(permit, &landed)?))
+    }
+
+    /// Decides once more, for this waiter and this instant, whether what the flight brought may go out.
+    fn disembark(&self, permit: &Permit, landed: &Landed) -> Result<Answer, Fault> {
+        let now = self.parts.clock.now();
+        match landed {
+            Landed::Kept(entry) => {
+                let release = self.parts.policy.release(permit, entry.key())?;
+                let plaintext = entry.open(&release, now).map_err(|closed| match closed {
+                    Closed::Refused(fault) => fault,
+                    Closed::Ask => Fault::kms(Kind::Lapsed),
+                })?;
+                Ok(from_entry(entry, plaintext))
+            }
+            Landed::Fresh { scope, epoch, held } => {
+                let release = self.parts.policy.release(permit, scope.key())?;
+                if !scope.serves(*epoch, now) {
+                    return Err(closed(scope, now));
+                }
+                copied(held, &release)
+            }
+        }
+    }
+
+    async fn fill(self: Arc<Self>, permit: Permit, fingerprint: Fingerprint, call: Decrypt, why: Purpose) -> Landing {
+        let before = self.parts.cache.find(&permit, &fingerprint);
+        if why == Purpose::Want {
+            // Whoever looked before an earlier flight landed, and boarded after, finds its answer here.
+            let now = self.parts.clock.now();
+            if let Some(entry) = before.as_ref().filter(|entry| entry.fresh(now)) {
+                return Ok(Landed::Kept(Arc::clone(entry)));
+            }
+            if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {
+                return Err(fault);
+            }
+        }
+        let (scope, call) = (before.map(|entry| Arc::clone(entry.scope())), Call::Decrypt(call));
+        for _ in 0..FILL_ATTEMPTS {
+            let asked = self.parts.ledger.ask();
+            let held = self.ask(&permit, &call, self.remote_deadline()).await.inspect_err(|fault| {
+                self.parts.ledger.weigh(fault, scope.as_deref());
+                self.parts.cache.remember(fingerprint, fault, self.parts.clock.now());
+            })?;
+            match self.keep(asked, fingerprint, &call, held) {
+                Ok(landed) => return Ok(landed),
+                Err(Stale::Refused(fault)) => return Err(fault),
+                Err(Stale::Suspended) => {}
+            }
+        }
+        Err(Fault::kms(Kind::Lapsed))
+    }
+
+    fn keep(&self, asked: Asked, fingerprint: Fingerprint, call: &Call, held: Held) -> Result<Landed, Stale> {
+        let Call::Decrypt(call) = call else { return Err(Stale::Refused(Fault::proxy(Kind::Internal))) };
+        let kept = held.sealed_by(|reply| {
+            let Decrypted { plaintext, key, version } = reply;
+            let fill = Fill { fingerprint, call, asked, key, version, plaintext: plaintext.expose() };
+            self.parts.cache.keep(&self.parts.ledger, &fill)
+        });
+        let (scope, epoch) = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
+        Ok(Landed::Fresh { scope, epoch, held: Arc::new(held) })
+    }
+
+    /// Calls that are never shared: straight to the KMS, every time.
+    async fn pass(&self, permit: Permit, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+        self.check_refused(&call)?;
+        let asked = self.parts.ledger.ask();
+        let left = deadline.min(self.remote_deadline());
+        let held = self.ask(&permit, &call, left).await.inspect_err(|fault| match call.key() {
+            Some(key) => self.parts.ledger.weigh_named(fault, key),
+            None => self.parts.ledger.weigh(fault, None),
+        })?;
+        if let (Some(name), Some(key)) = (call.key(), held.key()) {
+            self.parts.ledger.learn(name, key);
+        }
+        self.heed(&call, &held, asked);
+        let release = match held.key() {
+            Some(key) => self.parts.policy.release(&permit, key)?,
+            None => self.parts.policy.release_list(&permit)?,
+        };
+        Ok(held.into_inner(&release))
+    }
+
+    /// While a key is refused, calls that would use it are answered from that, but for one trial a second.
+    fn check_refused(&self, call: &Call) -> Result<(), Fault> {
+        let uses_key = matches!(call, Call::Encrypt(_) | Call::GenerateDataKey(_));
+        let Some(key) = call.key().filter(|_| uses_key) else { return Ok(()) };
+        let Some(scope) = self.parts.ledger.known(key) else { return Ok(()) };
+        let now = self.parts.clock.now();
+        match scope.standing(now) {
+            Standing::Refused(fault) if !scope.may_try(now) => Err(fault),
+            Standing::Lapsed
+            | Standing::Refused(_)
+            | Standing::Serving
+            | Standing::ServingByGrace
+            | Standing::Suspended
+            | Standing::Unknown => Ok(()),
+        }
+    }
+
+    /// What a successful call other than a shared Decrypt says about leases: it may shorten, never lengthen.
+    fn heed(&self, call: &Call, held: &Held, asked: Asked) {
+        match held.described().map(|(key, state)| (key, unusable(*state))) {
+            Some((key, Some(kind))) => self.parts.ledger.refuse(key, &Fault::kms(kind)),
+            Some((_, None)) => {}
+            None => {
+                if let Some(scope) = call.key().and_then(|key| self.parts.ledger.known(key)) {
+                    scope.relent(asked);
+                }
+            }
+        }
+    }
+
+    /// Asks about a key on our own account, and renews or ends its lease by the answer.
+    ///
+    /// # Errors
+    /// The KMS's, after its consequences have been drawn.
+    pub async fn probe(&self, scope: &Scope, sample: Decrypt) -> Result<(), Fault> {
+        let asked = self.parts.ledger.ask();
+        let answer = self.ask(&self.parts.policy.upkeep(), &Call::Decrypt(sample), self.remote_deadline()).await;
+        let outcome = answer.and_then(|held| match held.key() {
+            Some(key) if key == scope.key() => Ok(()),
+            _ => Err(Fault::kms(Kind::Garbled)),
+        });
+        match &outcome {
+            // A closing that came between stands; the next probe will tell.
+            Ok(()) => drop(scope.renew(asked)),
+            Err(fault) => self.parts.ledger.weigh(fault, Some(scope)),
+        }
+        outcome
+    }
+
+    /// Asks for up to `most` entries again whose age is drawing to its end.
+    pub async fn refresh(self: &Arc<Self>, most: usize) {
+        let now = self.parts.clock.now();
+        for entry in self.parts.cache.due(self.parts.ledger.upstream(), now, most) {
+            let fingerprint = entry.fingerprint();
+            let permit = self.parts.policy.upkeep();
+            let fill = || Arc::clone(self).fill(permit, fingerprint, entry.call().clone(), Purpose::Refresh);
+            // What it brought is in the cache; that it failed is in the ledger.
+            let _ = self.flights.join(&fingerprint, fill).await;
+        }
+    }
+
+    /// Suspends all leases if the wall clock and the boot clock have parted since the last look: a restored snapshot,
+    /// or somebody set the clock. Looks at most once a second.
+    pub fn check_drift(&self, now: Moment) {
+        if self.drift.jumped(&*self.parts.clock, now) {
+            self.parts.ledger.suspend_all("wall clock and boot clock have parted");
+        }
+    }
+
+    async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
+        let left = deadline.remaining(self.parts.clock.now());
+        let asking = self.parts.upstream.ask(permit, call, deadline);
+        timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))
+    }
+
+    fn remote_deadline(&self) -> Deadline {
+        Deadline::after(self.parts.clock.now(), self.parts.timeout)
+    }
+}
+
+impl Respond for Arc<Engine> {
+    async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+        let permit = self.parts.policy.permit(caller, &call)?;
+        match call {
+            Call::Decrypt(call) if call.shareable() => self.decrypt(permit, call, deadline).await,
+            call => self.pass(permit, call, deadline).await,
+        }
+    }
+}
+
+/// An upstream without cache or leases: how the emulator answers.
+#[derive(Debug)]
+pub struct Direct {
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// The KMS.
+    pub upstream: Arc<dyn Upstream>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Respond for Arc<Direct> {
+    async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+        let permit = self.policy.permit(caller, &call)?;
+        let left = deadline.remaining(self.clock.now());
+        let asking = self.upstream.ask(&permit, &call, deadline);
+        let held = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        let release = match held.key() {
+            Some(key) => self.policy.release(&permit, key)?,
+            None => self.policy.release_list(&permit)?,
+        };
+        Ok(held.into_inner(&release))
+    }
+}
+
+/// The distance between the two clocks, sampled.
+#[derive(Debug)]
+struct Drift {
+    sampled_ms: AtomicU64,
+    distance_ms: AtomicI64,
+}
+
+impl Drift {
+    fn new(clock: &dyn Clock) -> Self {
+        let now = clock.now();
+        Self { sampled_ms: AtomicU64::new(millis(now)), distance_ms: AtomicI64::new(distance(clock, now)) }
+    }
+
+    fn jumped(&self, clock: &dyn Clock, now: Moment) -> bool {
+        if millis(now).saturating_sub(self.sampled_ms.load(Ordering::Relaxed)) < DRIFT_SAMPLE_MS {
+            return false;
+        }
+        self.sampled_ms.store(millis(now), Ordering::Relaxed);
+        let distance = distance(clock, now);
+        let before = self.distance_ms.swap(distance, Ordering::Relaxed);
+        distance.abs_diff(before) > DRIFT_MAX_MS
+    }
+}
+
+fn distance(clock: &dyn Clock, now: Moment) -> i64 {
+    let boot = i64::try_from(millis(now)).unwrap_or(i64::MAX);
+    clock.wall().as_millisecond().saturating_sub(boot)
+}
+
+fn millis(now: Moment) -> u64 {
+    u64::try_from(now.since(Moment::BOOT).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn from_entry(entry: &Entry, plaintext: Secret) -> Answer {
+    let reply = Decrypted { plaintext, key: entry.key().clone(), version: entry.version().clone() };
+    Answer { reply: Reply::Decrypted(reply), request_id: RequestId::random() }
+}
+
+fn copied(held: &Held, release: &Release) -> Result<Answer, Fault> {
+    let answer = held.open(release);
+    let Reply::Decrypted(reply) = &answer.reply else { return Err(Fault::kms(Kind::Garbled)) };
+    let reply = Decrypted {
+        plaintext: Secret::copied(reply.plaintext.expose()),
+        key: reply.key.clone(),
+        version: reply.version.clone(),
+    };
+    Ok(Answer { reply: Reply::Decrypted(reply), request_id: answer.request_id.clone() })
+}
+
+fn closed(scope: &Scope, now: Moment) -> Fault {
+    match scope.standing(now) {
+        Standing::Refused(fault) => fault,
+        Standing::Lapsed | Standing::Serving | Standing::ServingByGrace | Standing::Suspended | Standing::Unknown => {
+            Fault::kms(Kind::Lapsed)
+        }
+    }
+}
+
+const fn unusable(state: KeyState) -> Option<Kind> {
+    match state {
+        KeyState::Enabled => None,
+        KeyState::Disabled => Some(Kind::KeyDisabled),
+        KeyState::PendingDeletion => Some(Kind::KeyPendingDeletion),
+        KeyState::PendingImport => Some(Kind::KeyPendingImport),
+        KeyState::Unavailable => Some(Kind::KeyUnavailable),
+    }
+}
+
+/// A fill that a suspension overtook is sent once more.
+const FILL_ATTEMPTS: u32 = 2;
+const DRIFT_SAMPLE_MS: u64 = 1000;
+const DRIFT_MAX_MS: u64 = 2000;

@@ -1,0 +1,198 @@
+//! Sealing under a key that lives as long as one lease epoch.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use zeroize::Zeroizing;
+
+use crate::guard::{Full, Guarded};
+use crate::secret::Secret;
+
+/// An AES-256-GCM key, born at random in guarded memory and nowhere else in clear.
+///
+/// Dropping it wipes it, and with that everything sealed under it is beyond recovery: one wipe, however much there is.
+pub struct EpochKey {
+    cipher: Guarded<Aes256Gcm>,
+    next: AtomicU64,
+}
+
+impl EpochKey {
+    /// A new key from the kernel's random source.
+    ///
+    /// # Errors
+    /// [`Full`] if guarded memory has no room; then nothing can be sealed and nothing may be kept.
+    pub fn generate() -> Result<Self, Full> {
+        let cipher = Guarded::with(|| {
+            let mut raw = Zeroizing::new([0; KEY_BYTES]);
+            getrandom::fill(raw.as_mut_slice()).expect("the kernel's random source does not fail once it is seeded");
+            Aes256Gcm::new((&*raw).into())
+        })?;
+        Ok(Self { cipher, next: AtomicU64::new(0) })
+    }
+
+    /// Encrypts `plaintext` so that only [`open`](Self::open) of this key with the same `aad` gives it back.
+    ///
+    /// `None` once the key was used 2³² times (a new epoch has a new key), or if `plaintext` is 64 GiB or more.
+    #[must_use]
+    pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Option<Sealed> {
+        // A counter cannot repeat under one key, which random nonces can. Past the limit it still counts, and would
+        // need centuries to wrap.
+        let nonce = self.next.fetch_add(1, Ordering::Relaxed);
+        if nonce >= SEALS_MAX {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(plaintext.len() + TAG_BYTES);
+        bytes.extend_from_slice(plaintext);
+        let tag = self.cipher.encrypt_inout_detached(&spread(nonce), aad, bytes.as_mut_slice().into()).ok()?;
+        bytes.extend_from_slice(&tag);
+        Some(Sealed { nonce, bytes: bytes.into_boxed_slice() })
+    }
+
+    /// The plaintext, if `sealed` was sealed by this key with this `aad` and nobody changed a bit of it since.
+    #[must_use]
+    pub fn open(&self, aad: &[u8], sealed: &Sealed) -> Option<Secret> {
+        let (ciphertext, tag) = sealed.bytes.split_last_chunk::<TAG_BYTES>()?;
+        let mut buffer = ciphertext.to_vec();
+        // Nothing is decrypted unless the tag is right: what is dropped on failure is still ciphertext.
+        let decrypted = self.cipher.decrypt_inout_detached(
+            &spread(sealed.nonce),
+            aad,
+            buffer.as_mut_slice().into(),
+            &Tag::from(*tag),
+        );
+        let secret = Secret::new(buffer);
+        decrypted.ok().map(|()| secret)
+    }
+}
+
+impl fmt::Debug for EpochKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EpochKey(used {} times)", self.next.load(Ordering::Relaxed))
+    }
+}
+
+/// Ciphertext and tag under an [`EpochKey`]. Worth nothing without it: needs no wiping, may be swapped or dumped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    nonce: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Sealed {
+    /// Bytes on the heap: the plaintext's length and 16.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.bytes.len())
+    }
+}
+
+fn spread(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    nonce.into()
+}
+
+const KEY_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+/// Seals per key.
+const SEALS_MAX: u64 = 1 << 32;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> EpochKey {
+        EpochKey::generate().unwrap()
+    }
+
+    #[test]
+    fn only_the_same_key_and_associated_data_open() {
+        let (ours, other) = (key(), key());
+        let sealed = ours.seal(b"fingerprint", b"a data key").unwrap();
+        assert_eq!(ours.open(b"fingerprint", &sealed), Some(Secret::copied(b"a data key")));
+        assert_eq!(ours.open(b"fingerprinT", &sealed), None);
+        assert_eq!(ours.open(b"", &sealed), None);
+        assert_eq!(other.open(b"fingerprint", &sealed), None);
+    }
+
+    #[test]
+    fn what_is_shorter_than_a_tag_does_not_open() {
+        let sealed = Sealed { nonce: 0, bytes: Box::from([0; TAG_BYTES - 1]) };
+        assert_eq!(key().open(b"", &sealed), None);
+    }
+
+    #[test]
+    fn another_nonce_does_not_open() {
+        let key = key();
+        let mut sealed = key.seal(b"", b"a data key").unwrap();
+        sealed.nonce += 1;
+        assert_eq!(key.open(b"", &sealed), None);
+    }
+
+    #[test]
+    fn no_nonce_is_used_twice_by_any_number_of_threads() {
+        let key = Arc::new(key());
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let key = Arc::clone(&key);
+                thread::spawn(move || (0..500).map(|_| key.seal(b"", b"").unwrap().nonce).collect::<Vec<_>>())
+            })
+            .collect();
+        let nonces: HashSet<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+        assert_eq!(nonces, (0..2_000).collect());
+    }
+
+    #[test]
+    fn equal_plaintexts_do_not_look_equal() {
+        let key = key();
+        assert_ne!(key.seal(b"", b"a data key").unwrap().bytes, key.seal(b"", b"a data key").unwrap().bytes);
+    }
+
+    #[test]
+    fn a_key_at_its_limit_refuses_and_still_opens() {
+        let key = key();
+        key.next.store(SEALS_MAX - 1, Ordering::Relaxed);
+        let last = key.seal(b"", b"last").unwrap();
+        assert_eq!(key.seal(b"", b"one more"), None);
+        assert_eq!(key.seal(b"", b"and more"), None);
+        assert_eq!(key.open(b"", &last), Some(Secret::copied(b"last")));
+    }
+
+    #[test]
+    fn debug_shows_no_bytes() {
+        let key = key();
+        assert_eq!(format!("{:?}", key.seal(b"", b"four").unwrap()), "Sealed(20 bytes)");
+        assert_eq!(format!("{key:?}"), "EpochKey(used 1 times)");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens_and_one_changed_bit_closes_it(
+            aad in proptest::collection::vec(any::<u8>(), 0..80),
+            plaintext in proptest::collection::vec(any::<u8>(), 0..300),
+            bit in any::<prop::sample::Index>(),
+        ) {
+            let key = key();
+            let mut sealed = key.seal(&aad, &plaintext).unwrap();
+            prop_assert_eq!(sealed.size(), plaintext.len() + TAG_BYTES);
+            prop_assert_eq!(key.open(&aad, &sealed), Some(Secret::copied(&plaintext)));
+            let bit = bit.index(sealed.bytes.len() * 8);
+            sealed.bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(key.open(&aad, &sealed), None);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What speaks to callers: one face for each dialect, and what they share.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, VIA};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
+
+use crate::fault::{Fault, Kind};
+use crate::secret::Secret;
+
+pub mod aliyun;
+pub mod control;
+
+/// The names by which a listener may be called. A browser that was lured to a name of the attacker's (DNS rebinding)
+/// sends that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts(Vec<Box<str>>);
+
+impl Hosts {
+    /// `names` with or without a port; one without stands for every port. Without any name, `localhost` and literal
+    /// addresses are allowed: nobody can rebind those.
+    #[must_use]
+    pub fn new(names: &[String]) -> Self {
+        Self(names.iter().map(|name| name.to_ascii_lowercase().into()).collect())
+    }
+
+    /// Whether the `Host` header is there, once, and on the list.
+    #[must_use]
+    pub fn allow(&self, headers: &HeaderMap) -> bool {
+        let mut hosts = headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+        host.to_str().is_ok_and(|host| self.allow_name(host))
+    }
+
+    fn allow_name(&self, host: &str) -> bool {
+        let name = without_port(host);
+        if self.0.is_empty() {
+            return name.eq_ignore_ascii_case("localhost") || is_literal(name);
+        }
+        self.0.iter().any(|listed| listed.eq_ignore_ascii_case(host) || listed.eq_ignore_ascii_case(name))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+fn is_literal(name: &str) -> bool {
+    let six = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    name.parse::<Ipv4Addr>().is_ok() || six.is_some_and(|name| name.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Refuses what no KMS client sends: the marks of browsers and of proxies (a page or a gateway would lend its reach to
+/// whoever is behind it), and compressed bodies.
+///
+/// # Errors
+/// [`Kind::Forbidden`] or [`Kind::Malformed`].
+pub fn screen(headers: &HeaderMap) -> Result<(), Fault> {
+    if headers.keys().any(is_foreign) {
+        return Err(Fault::caller(Kind::Forbidden));
+    }
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(Fault::caller(Kind::Malformed("its body is encoded")));
+    }
+    Ok(())
+}
+
+fn is_foreign(name: &HeaderName) -> bool {
+    let prefixed = ["sec-fetch-", "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+    prefixed || [FORWARDED, ORIGIN, REFERER, VIA].contains(name)
+}
+
+/// Reads a body of at most `limit` bytes within five seconds; of a longer one, no more than that.
+///
+/// # Errors
+/// [`Kind::TooLarge`] at once where the declared length is over the limit, [`Kind::Malformed`] where the body breaks
+/// off or dawdles. The connection is of no more use then.
+pub async fn body<B: Body<Data = Bytes>>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, Fault>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > u64::try_from(limit).unwrap_or(u64::MAX)) {
+        return Err(Fault::caller(Kind::TooLarge));
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::caller(Kind::TooLarge)),
+        Ok(Err(_)) => Err(Fault::caller(Kind::Malformed("its body broke off"))),
+        Err(_) => Err(Fault::caller(Kind::Malformed("its body did not come in time"))),
+    }
+}
+
+/// A response body that is wiped when the connection lets go of it.
+#[must_use]
+pub fn wiped(secret: Secret) -> Bytes {
+    Bytes::from_owner(Wiped(secret))
+}
+
+struct Wiped(Secret);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for &(name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn allowed(listed: &[&str], host: &'static str) -> bool {
+        let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
+        Hosts::new(&listed).allow(&headers(&[("host", host)]))
+    }
+
+    #[test]
+    fn a_listed_host_is_allowed_at_its_port_or_at_any() {
+        let listed = ["kms.local", "KMS.cn-hangzhou.aliyuncs.com:8443", "[::1]"];
+        for host in ["kms.local", "KMS.LOCAL:1", "kms.cn-hangzhou.aliyuncs.com:8443", "[::1]:8443", "[::1]"] {
+            assert!(allowed(&listed, host), "{host}");
+        }
+        for host in ["evil.example", "kms.local.evil.example", "kms.cn-hangzhou.aliyuncs.com", "127.0.0.1", "", ":"] {
+            assert!(!allowed(&listed, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn without_a_list_only_names_that_nobody_can_rebind_are_allowed() {
+        for host in ["localhost", "LOCALHOST:8443", "127.0.0.1:8443", "10.0.0.1", "[::1]:8443"] {
+            assert!(allowed(&[], host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:8443", "::1", "1", "127.0.0.1.evil.example", ""] {
+            assert!(!allowed(&[], host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_doubled_host_is_not_allowed() {
+        let hosts = Hosts::new(&[]);
+        assert!(!hosts.allow(&headers(&[])));
+        assert!(!hosts.allow(&headers(&[("host", "localhost"), ("host", "localhost")])));
+    }
+
+    #[test]
+    fn the_marks_of_browsers_and_proxies_are_refused() {
+        let marks = [
+            "origin",
+            "referer",
+            "sec-fetch-mode",
+            "sec-fetch-site",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "forwarded",
+            "via",
+        ];
+        for name in marks {
+            assert_eq!(screen(&headers(&[(name, "x")])), Err(Fault::caller(Kind::Forbidden)), "{name}");
+        }
+        assert!(matches!(screen(&headers(&[("content-encoding", "gzip")])).unwrap_err().kind(), Kind::Malformed(_)));
+        assert_eq!(screen(&headers(&[("user-agent", "x"), ("accept-encoding", "identity")])), Ok(()));
+    }
+}

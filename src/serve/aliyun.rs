@@ -1,0 +1,367 @@
+//! The face of the Alibaba Cloud KMS OpenAPI: HTTP/1.1 requests in, answers and refusals of that dialect out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+use tokio::sync::Semaphore;
+
+use super::{Hosts, screen, wiped};
+use crate::auth::{Caller, CallerName, Door};
+use crate::claim::Peer;
+use crate::clock::{Clock, Deadline};
+use crate::engine::Respond;
+use crate::fault::{Fault, Kind};
+use crate::kms::{Action, Answer, Call, RequestId};
+use crate::metrics::{self, Requests};
+use crate::secret::Secret;
+use crate::wire::aliyun::{answer, refusal, request};
+
+/// One listener's face. Shared by all its connections; holds nothing of a request once that is answered.
+pub struct Face<R> {
+    respond: Arc<R>,
+    door: Arc<Door>,
+    clock: Arc<dyn Clock>,
+    hosts: Hosts,
+    limits: Limits,
+    places: Semaphore,
+    requests: Requests,
+}
+
+/// What one listener gives a request, and how many requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the head of a request to its answer.
+    pub timeout: Duration,
+    /// Requests at a time; one more is refused at once, as throttled.
+    pub in_flight: usize,
+}
+
+impl<R: Respond> Face<R> {
+    /// A face before `respond`, for callers whom `door` admits.
+    #[must_use]
+    pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, limits: Limits) -> Self {
+        let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
+        Self { respond, door, clock, hosts, limits, places, requests: Requests::of("aliyun") }
+    }
+
+    /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
+    /// was not read the answer closes the connection.
+    pub async fn serve<B: Body<Data = Bytes>>(&self, request: Request<B>, peer: &Peer) -> Response<Full<Bytes>>
+    where
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let begun = self.clock.now();
+        let deadline = Deadline::after(begun, self.limits.timeout);
+        let mut seen = Seen::default();
+        let result = self.answer(request, peer, deadline, &mut seen).await;
+        let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
+        self.record(peer, &seen, outcome, self.clock.now().since(begun));
+        match result {
+            Ok(answer) => accept(&answer),
+            Err(fault) => refuse(&fault, seen.unread),
+        }
+    }
+
+    async fn answer<B: Body<Data = Bytes>>(
+        &self,
+        request: Request<B>,
+        peer: &Peer,
+        deadline: Deadline,
+        seen: &mut Seen,
+    ) -> Result<Answer, Fault>
+    where
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
+        let (head, body) = request.into_parts();
+        self.screen(&head)?;
+        let body = super::body(&head.headers, body, request::BODY_BYTES_MAX).await?;
+        seen.unread = false;
+        let (caller, call) = self.admit(&head, &body, peer, seen)?;
+        drop((head, body));
+        self.respond.respond(&caller, call, deadline).await
+    }
+
+    /// What can be refused by the head alone.
+    fn screen(&self, head: &Parts) -> Result<(), Fault> {
+        screen(&head.headers)?;
+        if !self.hosts.allow(&head.headers) {
+            return Err(Fault::caller(Kind::Forbidden));
+        }
+        let relative = head.uri.scheme().is_none() && head.uri.authority().is_none();
+        if !relative || head.uri.path() != "/" || ![Method::GET, Method::POST].contains(&head.method) {
+            return Err(Fault::caller(Kind::UnknownAction));
+        }
+        if head.uri.query().is_some_and(|query| query.len() > request::QUERY_BYTES_MAX) {
+            return Err(Fault::caller(Kind::TooLarge));
+        }
+        Ok(())
+    }
+
+    /// Authenticates first and decodes after: whoever has proven nothing learns nothing of what a call should be.
+    fn admit(&self, head: &Parts, body: &[u8], peer: &Peer, seen: &mut Seen) -> Result<(Caller, Call), Fault> {
+        let query = head.uri.query().unwrap_or("");
+        let request = request::Request::parse(&head.method, query, &head.headers, body)?;
+        let caller = self.door.admit(peer, &request.claim()?, self.clock.now(), self.clock.wall())?;
+        seen.caller = Some(caller.name().clone());
+        let call = request.call()?;
+        seen.action = Some(call.action());
+        Ok((caller, call))
+    }
+
+    /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
+    fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
+        self.requests.record(seen.action, outcome, took);
+        tracing::debug!(
+            listener = peer.listener.as_str(),
+            caller = seen.caller.as_ref().map(CallerName::as_str),
+            action = seen.action.map(Action::name),
+            outcome,
+            micros = took.as_micros(),
+            "request"
+        );
+    }
+}
+
+/// What is known of a request so far.
+struct Seen {
+    caller: Option<CallerName>,
+    action: Option<Action>,
+    unread: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { caller: None, action: None, unread: true }
+    }
+}
+
+fn accept(answer: &Answer) -> Response<Full<Bytes>> {
+    response(StatusCode::OK, &answer.request_id, answer::encode(answer))
+}
+
+fn refuse(fault: &Fault, unread: bool) -> Response<Full<Bytes>> {
+    let request_id = fault.verbatim().map_or_else(RequestId::random, |said| said.request_id.clone());
+    let (status, body) = refusal::encode(fault, &request_id);
+    let mut response = response(status, &request_id, Secret::new(body));
+    if unread {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn response(status: StatusCode, request_id: &RequestId, body: Secret) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(wiped(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
+    if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
+        response.headers_mut().insert(X_ACS_REQUEST_ID, id);
+    }
+    response
+}
+
+const X_ACS_REQUEST_ID: &str = "x-acs-request-id";
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+
+    use http::{HeaderMap, HeaderName};
+    use http_body_util::BodyExt;
+    use hyper_util::rt::TokioIo;
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::auth::{Entry, Identity};
+    use crate::claim::{ListenerName, PeerOrigin};
+    use crate::clock::Manual;
+    use crate::kms::{Decrypt, Decrypted, KeyId, KeyVersion, Reply};
+    use crate::wire::aliyun::signature::{AccessKey, V3, v3_headers};
+
+    /// Answers every Decrypt, and remembers who asked, with how much time.
+    struct Kms(Manual, Mutex<Vec<(String, Call, Duration)>>);
+
+    impl Respond for Kms {
+        async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+            let left = deadline.remaining(self.0.now());
+            let action = call.action();
+            self.1.lock().unwrap().push((caller.name().to_string(), call, left));
+            if action != Action::Decrypt {
+                return Err(Fault::proxy(Kind::Forbidden));
+            }
+            let (key, version) = (KeyId::new("key-1"), KeyVersion::new("v1"));
+            let reply = Reply::Decrypted(Decrypted { plaintext: Secret::copied(b"test"), key, version });
+            Ok(Answer { reply, request_id: RequestId::new("UPSTREAM-1") })
+        }
+    }
+
+    struct Stage {
+        face: Arc<Face<Kms>>,
+        kms: Arc<Kms>,
+    }
+
+    fn stage() -> Stage {
+        let wall = NOW.parse().unwrap();
+        let kms = Arc::new(Kms(Manual::at(wall), Mutex::default()));
+        let identity = Identity::AccessKey { id: "LTAIlocal".to_owned(), secret: Secret::copied(b"secret") };
+        let name = CallerName::new("plugin");
+        let door = Door::new(vec![Entry { name, listener: ListenerName::new("ack"), identity }]).unwrap();
+        let (respond, clock) = (Arc::clone(&kms), Arc::new(Manual::at(wall)));
+        let face = Face::new(respond, Arc::new(door), clock, Hosts::new(&[]), Duration::from_secs(2));
+        Stage { face: Arc::new(face), kms }
+    }
+
+    impl Stage {
+        /// The client's end of a connection that the face serves.
+        fn connect(&self) -> DuplexStream {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let face = Arc::clone(&self.face);
+            let origin = PeerOrigin::Tcp(SocketAddr::from(([127, 0, 0, 1], 9)));
+            let peer = Peer { listener: ListenerName::new("ack"), origin, certificate_names: Arc::from([]) };
+            let service = hyper::service::service_fn(move |request| {
+                let (face, peer) = (Arc::clone(&face), peer.clone());
+                async move { Ok::<_, std::convert::Infallible>(face.serve(request, &peer).await) }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service));
+            ours
+        }
+
+        async fn ask(&self, request: Request<Full<Bytes>>) -> (u16, HeaderMap, Value) {
+            let io = TokioIo::new(self.connect());
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (head.status.as_u16(), head.headers, serde_json::from_slice(&body).unwrap())
+        }
+
+        async fn refused(&self, request: Request<Full<Bytes>>) -> (u16, String) {
+            let (status, headers, body) = self.ask(request).await;
+            assert_eq!(headers["x-acs-request-id"], body["RequestId"].as_str().unwrap());
+            (status, body["Code"].as_str().unwrap().to_owned())
+        }
+    }
+
+    fn signed(action: &str, form: &'static str) -> Request<Full<Bytes>> {
+        let secret = Secret::copied(b"secret");
+        let key = AccessKey { id: "LTAIlocal", secret: &secret, token: None };
+        let (host, version, at) = ("127.0.0.1:8443", request::VERSION, NOW.parse().unwrap());
+        let headers = v3_headers(&V3 { host, action, version, key, at, nonce: "n", body: form.as_bytes() });
+        let mut request = Request::post("/").body(Full::new(Bytes::from_static(form.as_bytes()))).unwrap();
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn with(name: &'static str, value: &'static str) -> Request<Full<Bytes>> {
+        let mut request = signed("Decrypt", FORM);
+        request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        request
+    }
+
+    fn to(uri: &str) -> Request<Full<Bytes>> {
+        let mut request = signed("Decrypt", FORM);
+        *request.uri_mut() = uri.parse().unwrap();
+        request
+    }
+
+    const FORM: &str = "CiphertextBlob=QUI%3D";
+    const NOW: &str = "2026-01-02T03:04:05Z";
+
+    #[tokio::test]
+    async fn a_signed_decrypt_is_answered_in_the_dialect() {
+        let stage = stage();
+        let (status, headers, body) = stage.ask(signed("Decrypt", FORM)).await;
+        let expected = serde_json::json!({
+            "KeyId": "key-1", "KeyVersionId": "v1", "Plaintext": "dGVzdA==", "RequestId": "UPSTREAM-1",
+        });
+        assert_eq!((status, body), (200, expected));
+        assert_eq!(headers["x-acs-request-id"], "UPSTREAM-1");
+        assert_eq!(headers["content-type"], "application/json;charset=utf-8");
+        let ciphertext = crate::kms::Ciphertext::new(b"AB".to_vec());
+        let decrypt = Decrypt { ciphertext, context: None, dry_run: false, extra: crate::kms::Extra::default() };
+        let expected = ("plugin".to_owned(), Call::Decrypt(decrypt), Duration::from_secs(2));
+        assert_eq!(*stage.kms.1.lock().unwrap(), [expected]);
+    }
+
+    #[tokio::test]
+    async fn the_caller_is_proven_before_the_call_is_read() {
+        let stage = stage();
+        let unsound = signed("Decrypt", "CiphertextBlob=!");
+        assert_eq!(stage.refused(unsound).await, (400, "InvalidParameter".to_owned()));
+        let mut unproven = signed("Decrypt", "CiphertextBlob=!");
+        let line = unproven.headers()["authorization"].to_str().unwrap().replace("Signature=", "Signature=0");
+        unproven.headers_mut().insert("authorization", line.parse().unwrap());
+        assert_eq!(stage.refused(unproven).await, (400, "IncompleteSignature".to_owned()));
+        let unknown = signed("DisableKey", "KeyId=k");
+        assert_eq!(stage.refused(unknown).await, (404, "InvalidApi.NotFound".to_owned()));
+        let unparsable = signed("Decrypt", "%ff=1");
+        assert_eq!(stage.refused(unparsable).await, (400, "ParseRequestParameterException".to_owned()));
+        assert_eq!(*stage.kms.1.lock().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_kms_client_is_refused_by_its_head() {
+        let stage = stage();
+        let forbidden = (403, "Forbidden.NoPermission".to_owned());
+        assert_eq!(stage.refused(with("origin", "https://evil.example")).await, forbidden);
+        assert_eq!(stage.refused(with("x-forwarded-for", "10.0.0.1")).await, forbidden);
+        assert_eq!(stage.refused(with("host", "evil.example")).await, forbidden);
+        let encoded = stage.refused(with("content-encoding", "gzip")).await;
+        assert_eq!(encoded, (400, "ParseRequestParameterException".to_owned()));
+        let unknown = (404, "InvalidApi.NotFound".to_owned());
+        assert_eq!(stage.refused(to("/v1")).await, unknown);
+        assert_eq!(stage.refused(to("http://127.0.0.1:8443/")).await, unknown);
+        let mut put = signed("Decrypt", FORM);
+        *put.method_mut() = Method::PUT;
+        assert_eq!(stage.refused(put).await, unknown);
+        let long = format!("/?x={}", "y".repeat(33 << 10));
+        assert_eq!(stage.refused(to(&long)).await, (413, "RequestTooLarge".to_owned()));
+        assert_eq!(*stage.kms.1.lock().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_body_of_ten_megabytes_is_refused_unread_and_the_connection_closed() {
+        let stage = stage();
+        for length in ["content-length: 10485760\r\n\r\n", "transfer-encoding: chunked\r\n\r\nA00000\r\n"] {
+            let mut client = stage.connect();
+            let head = format!("POST / HTTP/1.1\r\nhost: localhost\r\n{length}");
+            client.write_all(head.as_bytes()).await.unwrap();
+            let chunk = [b'a'; 1 << 14];
+            while client.write_all(&chunk).await.is_ok() {}
+            let mut answer = Vec::new();
+            drop(client.read_to_end(&mut answer).await);
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+            assert!(answer.contains("connection: close\r\n") && answer.contains("RequestTooLarge"), "{answer}");
+        }
+        assert_eq!(stage.ask(signed("Decrypt", FORM)).await.0, 200, "the next request is served");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let stage = stage();
+        let mut client = stage.connect();
+        client.write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
+        let (mut answer, begun) = (Vec::new(), tokio::time::Instant::now());
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("did not come in time"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn what_the_kms_refuses_keeps_the_connection() {
+        let stage = stage();
+        let (status, headers, body) = stage.ask(signed("ListKeys", "")).await;
+        assert_eq!((status, &body["Code"]), (403, &Value::from("Forbidden.NoPermission")));
+        assert_eq!(headers.get("connection"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! Pure codecs, one per dialect: bytes in, words out, and back. No I/O, no clock, no state.
+
+pub mod aliyun;

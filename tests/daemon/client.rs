@@ -1,0 +1,155 @@
+//! A small client: signs with the library's own V3 signer (the official SDKs have their own test), speaks HTTP/1.1
+//! over TLS or a unix socket, and returns what came.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use kmsproxy::secret::Secret;
+use kmsproxy::wire::aliyun::signature::{AccessKey, V3, v3_headers};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::process::Daemon;
+
+/// How to reach a face, and as whom.
+#[derive(Clone)]
+pub struct Target {
+    pub address: String,
+    pub ca_file: Option<String>,
+    pub access_key: String,
+    pub secret: String,
+}
+
+/// What came back: status and JSON body.
+pub type Outcome = (u16, Value);
+
+/// One kept-alive connection.
+pub struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    target: Target,
+}
+
+impl Target {
+    /// The face of `kmsproxy dev` or `emulator`.
+    pub fn of(daemon: &Daemon) -> Self {
+        let secret = std::fs::read_to_string(daemon.at("secret_file")).unwrap();
+        Self {
+            address: daemon.at("address").into(),
+            ca_file: Some(daemon.at("ca_file").into()),
+            access_key: daemon.at("access_key_id").into(),
+            secret: secret.trim().into(),
+        }
+    }
+
+    pub async fn connect(&self) -> Client {
+        let sender = match (self.address.strip_prefix("unix:"), &self.ca_file) {
+            (Some(path), _) => speak(UnixStream::connect(path).await.unwrap()).await,
+            (None, None) => speak(TcpStream::connect(&self.address).await.unwrap()).await,
+            (None, Some(ca)) => {
+                let tcp = TcpStream::connect(&self.address).await.unwrap();
+                let name = ServerName::try_from("localhost").unwrap();
+                speak(tls(ca).connect(name, tcp).await.unwrap()).await
+            }
+        };
+        Client { sender, target: self.clone() }
+    }
+
+    /// One call on a connection of its own.
+    pub async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
+        self.connect().await.call(action, parameters).await
+    }
+}
+
+impl Client {
+    pub async fn call(&mut self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
+        let request = signed(&self.target, action, parameters);
+        self.send(request).await
+    }
+
+    pub async fn send(&mut self, request: http::Request<Full<Bytes>>) -> Outcome {
+        let response = tokio::time::timeout(Duration::from_secs(20), self.sender.send_request(request));
+        let (parts, body) = response.await.expect("an answer").unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into());
+        (parts.status.as_u16(), body)
+    }
+}
+
+/// A signed request for `target`.
+pub fn signed(target: &Target, action: &str, parameters: &[(&str, &str)]) -> http::Request<Full<Bytes>> {
+    let body = form(parameters);
+    let secret = Secret::copied(target.secret.as_bytes());
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    let headers = v3_headers(&V3 {
+        host: "localhost",
+        action,
+        version: "2016-01-20",
+        key: AccessKey { id: &target.access_key, secret: &secret, token: None },
+        at: Timestamp::now(),
+        nonce: &nonce,
+        body: body.as_bytes(),
+    });
+    let mut request = http::Request::post("/").body(Full::from(body)).unwrap();
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Over HTTP on a unix socket without any signature: the control API, and metrics.
+pub async fn plain(socket: &Path, method: &str, path: &str, body: &str) -> Outcome {
+    let target = Target {
+        address: format!("unix:{}", socket.display()),
+        ca_file: None,
+        access_key: String::new(),
+        secret: String::new(),
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .body(Full::from(body.to_owned()))
+        .unwrap();
+    target.connect().await.send(request).await
+}
+
+/// A GET over plain TCP.
+pub async fn get(address: &str, path: &str) -> Outcome {
+    let mut sender = speak(TcpStream::connect(address).await.unwrap()).await;
+    let request = http::Request::get(path).header("host", "localhost").body(Full::default()).unwrap();
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (parts.status.as_u16(), String::from_utf8_lossy(&body).into())
+}
+
+pub fn tls(ca: &str) -> tokio_rustls::TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config).into()
+}
+
+async fn speak<S>(stream: S) -> SendRequest<Full<Bytes>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn form(parameters: &[(&str, &str)]) -> String {
+    let encoded = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+    parameters.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect::<Vec<_>>().join("&")
+}

@@ -1,0 +1,107 @@
+//! Starting the real binary, and stopping it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A running `kmsproxy`, killed when dropped.
+pub struct Daemon {
+    child: Child,
+    /// The line that it printed when it was ready.
+    pub ready: Value,
+    /// Its directory.
+    pub dir: TempDir,
+}
+
+impl Daemon {
+    /// `kmsproxy dev` on a port of its own.
+    pub fn dev(arguments: &[&str]) -> Self {
+        Self::embedded("dev", arguments)
+    }
+
+    /// `kmsproxy emulator` on a port of its own.
+    pub fn emulator(arguments: &[&str]) -> Self {
+        Self::embedded("emulator", arguments)
+    }
+
+    fn embedded(command: &str, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let mut all = vec![command, "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
+        all.extend(arguments);
+        Self::start(dir, &all)
+    }
+
+    /// `kmsproxy serve` with `config`, in which `DIR` stands for a directory of its own.
+    pub fn serve(config: &str, files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            write_private(&dir.path().join(name), text);
+        }
+        let path = dir.path().join("kmsproxy.toml");
+        write_private(&path, &config.replace("DIR", dir.path().to_str().unwrap()));
+        Self::start(dir, &["serve", "--config", path.to_str().unwrap(), "--json"])
+    }
+
+    fn start(dir: TempDir, arguments: &[&str]) -> Self {
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kmsproxy"))
+            .args(arguments)
+            .env("KMSPROXY_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+            panic!("not ready ({error}): {line}\n{log}")
+        });
+        Self { child, ready, dir }
+    }
+
+    /// One member of the ready line.
+    pub fn at(&self, name: &str) -> &str {
+        self.ready[name].as_str().unwrap_or_else(|| panic!("{name} in {}", self.ready))
+    }
+
+    /// Where its control socket is.
+    pub fn control(&self) -> PathBuf {
+        self.at("control_address").strip_prefix("unix:").unwrap().into()
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub fn stop(mut self, signal: &str) -> std::process::ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file that only its owner can read.
+pub fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
