@@ -13,7 +13,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("ground", &["secret", "guard", "clock", "systemd"]),
     ("words", &["kms", "fault", "claim"]),
     ("tools", &["wire", "lease", "seal", "flight", "governor", "audit", "metrics", "tls"]),
-    ("door", &["listener", "auth"]),
+    ("door", &["listener", "auth", "ledger"]),
     ("gate", &["policy"]),
     ("rooms", &["cache", "upstream"]),
     ("path", &["engine", "watch"]),
