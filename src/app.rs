@@ -39,6 +39,8 @@ use crate::watch::{self, Watch};
 
 pub mod embedded;
 
+pub use embedded::Options;
+
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,6 +106,8 @@ impl House {
     /// # Errors
     /// What cannot be carried out, before anything is served.
     pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
+        // Before there is a second thread: it takes its variables out of the environment.
+        let mut inherited = Inherited::take(environment);
         let metrics = metrics::install().map_err(runtime_error)?;
         harden();
         let clock: Arc<dyn Clock> = Arc::new(System);
@@ -123,13 +127,19 @@ impl House {
             metrics,
             runtime: Builder::new_current_thread().build().map_err(runtime_error)?,
         };
-        house.join(plan, environment, mode)?;
+        house.join(plan, environment, &mut inherited, mode)?;
         drop(entered);
         house.runtime = runtime;
         Ok(house)
     }
 
-    fn join(&mut self, plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<(), Error> {
+    fn join(
+        &mut self,
+        plan: Plan,
+        environment: Environment<'_>,
+        inherited: &mut Inherited,
+        mode: Mode,
+    ) -> Result<(), Error> {
         let grants = plan.callers.iter().map(|caller| {
             let name = caller.entry.name.clone();
             let share = caller.share.as_deref().map_or_else(|| name.clone(), CallerName::new);
@@ -143,13 +153,12 @@ impl House {
             let name = upstream.name.clone();
             answering.insert(name, self.answering(upstream, &policy, environment, mode)?);
         }
-        let mut inherited = Inherited::take(environment);
         for listener in plan.listeners {
             let respond = answering.get(&listener.config.upstream).map(Arc::clone);
             let respond = respond.ok_or_else(|| Error::Config("a listener names no upstream".to_owned()))?;
-            self.open(listener, respond, Arc::clone(&door), &mut inherited)?;
+            self.open(listener, respond, Arc::clone(&door), inherited)?;
         }
-        self.admin = plan.admin.map(|address| private("admin", &address, &mut inherited)).transpose()?;
+        self.admin = plan.admin.map(|address| private("admin", &address, inherited)).transpose()?;
         Ok(())
     }
 
@@ -350,6 +359,22 @@ pub fn serve(plan: Plan, environment: Environment<'_>, json: bool) -> Result<(),
             print(&ready.to_string());
         }
     })
+}
+
+/// Runs the daemon in front of the embedded KMS.
+///
+/// # Errors
+/// See [`Error`].
+pub fn dev(options: &Options, environment: Environment<'_>) -> Result<(), Error> {
+    embedded::run(options, environment, Mode::Cached)
+}
+
+/// Runs the embedded KMS alone.
+///
+/// # Errors
+/// See [`Error`].
+pub fn emulator(options: &Options, environment: Environment<'_>) -> Result<(), Error> {
+    embedded::run(options, environment, Mode::Straight)
 }
 
 /// Standard output is for people and scripts at the start only; a reader that went away is no reason to stop.

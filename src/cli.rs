@@ -93,7 +93,7 @@ enum LogFormat {
 enum Command {
     /// Run the daemon that a configuration file describes
     #[command(after_help = SERVE_HELP)]
-    Serve(Configured),
+    Serve(Serve),
     /// Try it: the daemon in front of an embedded KMS, with everything made up for you
     ///
     /// Makes a certificate authority, a server certificate, an access key and a KMS key, listens with TLS on loopback,
@@ -123,6 +123,15 @@ struct Configured {
     /// Change one setting, over the file and the environment; may be given again
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    configured: Configured,
+    /// Print one machine-readable line to standard output when ready: where it listens
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -163,23 +172,24 @@ fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) 
         return ended(Exit::Usage, message);
     }
     match arguments.command {
-        Command::Serve(configured) => serve(configured.sources(environment, None)),
+        Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
 }
 
-fn serve(sources: Sources) -> Exit {
-    let plan = match config::load(&sources) {
-        Ok((_, plan)) => plan,
-        Err(mistakes) => return mistaken(&mistakes),
-    };
-    // What the plan needs of it has been read: the rest of the environment is let go, and wiped, before serving.
-    drop(sources);
-    match free(&plan) {
-        Ok(()) => finished(app::serve(plan)),
-        Err(exit) => exit,
+impl Serve {
+    fn run(self, environment: Environment) -> Exit {
+        let sources = self.configured.sources(environment, None);
+        let plan = match config::load(&sources) {
+            Ok((_, plan)) => plan,
+            Err(mistakes) => return mistaken(&mistakes),
+        };
+        match free(&plan) {
+            Ok(()) => finished(app::serve(plan, &sources.environment.lookup(), self.json)),
+            Err(exit) => exit,
+        }
     }
 }
 
@@ -226,14 +236,16 @@ impl Check {
     }
 }
 
+type Start = fn(&app::Options, app::Environment<'_>) -> Result<(), app::Error>;
+
 impl<const PORT: u16> Embedded<PORT> {
-    fn run(self, environment: &Environment, name: &str, start: fn(app::Options) -> Result<(), app::Error>) -> Exit {
+    fn run(self, environment: &Environment, name: &str, start: Start) -> Exit {
         let default = || environment.state_home().map(|home| home.join("kmsproxy").join(name));
         let Some(state_dir) = self.state_dir.or_else(default) else {
             return ended(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set\n  remedy: give --state-dir DIR");
         };
         let Self { listen, kms_latency, json, .. } = self;
-        finished(start(app::Options { state_dir, listen, kms_latency, json }))
+        finished(start(&app::Options { state_dir, listen, kms_latency, json }, &environment.lookup()))
     }
 }
 

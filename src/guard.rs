@@ -13,7 +13,7 @@ use std::iter::successors;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -152,7 +152,7 @@ pub fn backend() -> Backend {
     ARENA.backend
 }
 
-/// How many values the arena holds at most: 2048, or fewer where RLIMIT_MEMLOCK is below 3 MiB.
+/// How many values the arena holds at most: 2048, or fewer where RLIMIT_MEMLOCK is below 2 MiB.
 #[must_use]
 pub fn capacity() -> usize {
     ARENA.slots
@@ -351,7 +351,7 @@ impl Reserved {
     fn new(bytes: usize) -> io::Result<Self> {
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
         // SAFETY: a new private mapping, where the kernel likes.
-        let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE)? };
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE)? };
         Ok(Self { start, bytes })
     }
 

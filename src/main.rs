@@ -1,4 +1,4 @@
-//! The command: all of it is in [`kmsproxy::cli`].
+//! The binary: `kmsproxy --help` says the rest.
 
 fn main() -> std::process::ExitCode {
     kmsproxy::cli::main()

@@ -1,4 +1,5 @@
 //! What the kernel and `/proc` say of guarded memory and of freed heap.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -115,7 +116,7 @@ fn making_a_guarded_value_leaves_no_copy_of_it() {
     if without_memfd_secret("making_a_guarded_value_leaves_no_copy_of_it") {
         return;
     }
-    let plant = Plant { salt: 0x7374_6163_6b };
+    let plant = Plant { salt: 0x0073_7461_636b };
     let guarded = Guarded::with(|| {
         let mut words = [0; 128];
         plant.sow(1, &mut words);
@@ -133,7 +134,7 @@ fn an_expanded_key_is_nowhere_but_in_guarded_memory() {
     if without_memfd_secret("an_expanded_key_is_nowhere_but_in_guarded_memory") {
         return;
     }
-    let plant = Plant { salt: 0x6b65_79 };
+    let plant = Plant { salt: 0x006b_6579 };
     let guarded = Guarded::with(|| {
         let mut words = [0; 4];
         plant.sow(1, &mut words);

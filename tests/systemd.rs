@@ -1,4 +1,5 @@
 //! The units as systemd reads them, and a process as systemd starts it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -42,7 +42,7 @@ pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Resul
     let house = House::build(state.plan()?, environment, mode)?;
     let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
     let key_id = local.ensure_default_key().map_err(runtime_error)?.as_str().to_owned();
-    let steering = super::private("control", &Address::Unix(state.control_socket()), &mut Inherited::default())?;
+    let steering = super::private("control", &Address::Unix(state.control_socket()), &mut Inherited::take(&|_| None))?;
     let address = house.addresses().into_iter().next().map(|(_, address)| address).unwrap_or_default();
     let metrics_address = house.metrics_address().map(|address| address.to_string()).unwrap_or_default();
     let ready = Ready { state: &state, address, key_id, metrics_address };

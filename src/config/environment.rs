@@ -30,6 +30,11 @@ impl Environment {
         self.0.keys().map(String::as_str)
     }
 
+    /// What the modules below take in the place of the whole.
+    pub fn lookup(&self) -> impl Fn(&str) -> Option<String> + '_ {
+        |name| self.text(name).map(str::to_owned)
+    }
+
     /// A variable that may hold a secret; `None` where it is unset or empty.
     #[must_use]
     pub fn secret(&self, name: &str) -> Option<&Secret> {

@@ -170,6 +170,7 @@ const X_ACS_REQUEST_ID: &str = "x-acs-request-id";
 
 #[cfg(test)]
 mod tests {
+    const LIMITS: super::Limits = super::Limits { timeout: Duration::from_secs(2), in_flight: 100 };
     use std::net::SocketAddr;
     use std::sync::Mutex;
 
@@ -215,7 +216,7 @@ mod tests {
         let name = CallerName::new("plugin");
         let door = Door::new(vec![Entry { name, listener: ListenerName::new("ack"), identity }]).unwrap();
         let (respond, clock) = (Arc::clone(&kms), Arc::new(Manual::at(wall)));
-        let face = Face::new(respond, Arc::new(door), clock, Hosts::new(&[]), Duration::from_secs(2));
+        let face = Face::new(respond, Arc::new(door), clock, Hosts::new(&[]), LIMITS);
         Stage { face: Arc::new(face), kms }
     }
 

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
 use crate::governor::{Governor, Limits, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
+use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
 use crate::upstream::credentials::{self, Credentials, Environment, Keeper, Lack, Ways};
 use crate::upstream::transport::{self, Reach, Transport, Trust, shared};
@@ -72,14 +73,15 @@ pub struct Aliyun {
     governor: Governor,
     keeper: Keeper,
     clock: Arc<dyn Clock>,
+    attempts: Attempts,
 }
 
 impl Aliyun {
-    /// Sets it up without asking anybody.
+    /// Sets it up as the upstream `name`, without asking anybody.
     ///
     /// # Errors
     /// What in the configuration, the environment or a file it names is wrong.
-    pub fn new(config: &Config, env: Environment<'_>, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
+    pub fn new(name: &str, config: &Config, env: Environment<'_>, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
         if config.max_in_flight == 0 || config.timeout.is_zero() {
             return Err(Error::Limit("max_in_flight and timeout must be above zero"));
         }
@@ -105,6 +107,7 @@ impl Aliyun {
             governor: Governor::new(limits, Arc::clone(clock)),
             keeper,
             clock: Arc::clone(clock),
+            attempts: Attempts::of(name),
         })
     }
 
@@ -179,8 +182,14 @@ impl Aliyun {
             if answers(call, &answer.reply) { Ok(answer) } else { Err(Fault::kms(Kind::Garbled)) }
         });
         self.learn(&outcome);
-        record_attempt(call.action(), &outcome, self.clock.now().since(sent));
+        self.record(call.action(), &outcome, self.clock.now().since(sent));
         outcome
+    }
+
+    fn record(&self, action: Action, outcome: &Result<Answer, Fault>, took: Duration) {
+        let label = outcome.as_ref().map_or_else(|fault| fault.kind().label(), |_| metrics::OK);
+        self.attempts.record(action, label, took);
+        tracing::debug!(action = action.name(), outcome = label, ms = took.as_millis(), "attempt");
     }
 
     /// Tells the governor how the KMS is.
@@ -207,6 +216,7 @@ impl Aliyun {
         }
         tries.retries_left -= 1;
         tries.retried += 1;
+        self.attempts.retried();
         tokio::time::sleep(pause).await;
         Next::Again
     }
@@ -264,12 +274,6 @@ fn answers(call: &Call, reply: &Reply) -> bool {
         },
         (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_), _) => false,
     }
-}
-
-/// Where every attempt is counted.
-fn record_attempt(action: Action, outcome: &Result<Answer, Fault>, took: Duration) {
-    let label = outcome.as_ref().map_or_else(|fault| fault.kind().label(), |_| "ok");
-    tracing::debug!(action = action.name(), outcome = label, ms = took.as_millis(), "attempt");
 }
 
 /// The host as it is signed and sent; `None` where the address goes on after it.
@@ -349,7 +353,7 @@ mod tests {
 
     fn upstream(config: &Config) -> Aliyun {
         let clock: Arc<dyn Clock> = Arc::new(System);
-        Aliyun::new(config, &static_key, &clock).unwrap()
+        Aliyun::new("test", config, &static_key, &clock).unwrap()
     }
 
     async fn kms(play: impl Fn(usize, &Asked) -> Act + Send + Sync + 'static) -> (Server, Aliyun) {
@@ -552,7 +556,7 @@ mod tests {
         let base: Config = serde_json::from_str(r#"{"endpoint":"https://kms.example"}"#).unwrap();
         let built = |endpoint: &str, insecure| {
             let config = Config { endpoint: endpoint.into(), insecure, ..base.clone() };
-            Aliyun::new(&config, &static_key, &clock).map(|upstream| upstream.host.to_string()).ok()
+            Aliyun::new("test", &config, &static_key, &clock).map(|upstream| upstream.host.to_string()).ok()
         };
         assert_eq!(built("https://kms.example", false).as_deref(), Some("kms.example"));
         assert_eq!(built("https://kms.example:8443/", false).as_deref(), Some("kms.example:8443"));
