@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin;
+use crate::cache;
+use crate::lease;
+use crate::listener;
+use crate::metrics;
+use crate::policy;
 use crate::upstream::{aliyun, local};
-use crate::{admin, cache, lease, listener, metrics, policy};
 
 /// Every setting, defaults filled in. It must not contain a secret: only where secrets are. That is why it can be
 /// printed, and why inline secrets are refused on reading.
@@ -35,7 +40,7 @@ impl Config {
         whole.insert("upstream".to_owned(), toml::Value::Table(upstreams.collect::<Result<_, toml::ser::Error>>()?));
         whole.insert("listener".to_owned(), list(self.listeners.values())?);
         whole.insert("caller".to_owned(), list(self.callers.values())?);
-        whole.insert("cache".to_owned(), toml::Value::try_from(&self.cache)?);
+        whole.insert("cache".to_owned(), toml::Value::try_from(self.cache)?);
         whole.insert("metrics".to_owned(), toml::Value::try_from(&self.metrics)?);
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
         toml::to_string_pretty(&whole)
@@ -65,7 +70,7 @@ impl Upstream {
             Kms::Local(config) => ("local", toml::Table::try_from(config)?),
         };
         table.insert("kind".to_owned(), kind.into());
-        table.insert("lease".to_owned(), toml::Value::try_from(&self.lease)?);
+        table.insert("lease".to_owned(), toml::Value::try_from(self.lease)?);
         Ok(table)
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         upstreams,
         listeners: Vec::new(),
         callers,
-        cache: config.cache.clone(),
+        cache: config.cache,
         metrics: metrics(config, findings),
         admin: admin(config, machine, findings),
         places: Vec::new(),

@@ -26,7 +26,7 @@ pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut F
             Kms::Aliyun(config) => (Kms::Aliyun(config.clone()), remote(config, &key, machine, findings)),
             Kms::Local(config) => (Kms::Local(embedded(config, &key, machine, findings)), None),
         };
-        plans.push(UpstreamPlan { name: label.clone(), kms, secret, lease: upstream.lease.clone() });
+        plans.push(UpstreamPlan { name: label.clone(), kms, secret, lease: upstream.lease });
     }
     plans
 }
