@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Health};
+use crate::admin::Health;
 use crate::auth::{Caller, CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
@@ -26,19 +25,21 @@ use crate::fault::Fault;
 use crate::guard;
 use crate::kms::{Answer, Call};
 use crate::ledger::Ledger;
-use crate::listener::{self, BindError, Listener};
+use crate::listener::{BindError, Listener};
 use crate::metrics;
 use crate::policy::{Grant, Policy};
+use crate::serve::Hosts;
 use crate::serve::aliyun::{Face, Limits};
-use crate::serve::{Hosts, control};
 use crate::systemd::{Inherited, Notifier, watchdog_period};
 use crate::upstream::Upstream;
 use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
 use crate::watch::{self, Watch};
 
+mod aside;
 pub mod embedded;
 
+use aside::{Sockets, observer, private};
 pub use embedded::Options;
 
 /// Why a command ended otherwise than well.
@@ -282,47 +283,6 @@ impl House {
     }
 }
 
-/// What is served beside the data path, by another runtime on another thread.
-struct Sockets {
-    observer: Option<std::net::TcpListener>,
-    admin: Option<Listener>,
-    steering: Option<(Listener, Arc<Local>)>,
-}
-
-impl Sockets {
-    fn serve(
-        self,
-        metrics: PrometheusHandle,
-        health: Arc<Health>,
-        stop: CancellationToken,
-    ) -> Result<std::thread::JoinHandle<()>, Error> {
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(runtime_error)?;
-        let serve = move || {
-            runtime.block_on(async {
-                let tasks = TaskTracker::new();
-                if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
-                    tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
-                }
-                if let Some(listener) = self.admin {
-                    let answer = |_| async { admin::no_such_command() };
-                    tasks.spawn(admin::control(listener, answer, stop.clone()));
-                }
-                if let Some((listener, local)) = self.steering {
-                    let answer = move |request| {
-                        let local = Arc::clone(&local);
-                        async move { control::respond(local, request).await.unwrap_or_else(|never| match never {}) }
-                    };
-                    tasks.spawn(admin::control(listener, answer, stop.clone()));
-                }
-                stop.cancelled().await;
-                tasks.close();
-                tasks.wait().await;
-            });
-        };
-        std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(runtime_error)
-    }
-}
-
 fn open_doors(doors: Vec<(String, Listener, Face<Answering>)>, stop: &CancellationToken) -> TaskTracker {
     let listening = TaskTracker::new();
     for (name, listener, face) in doors {
@@ -426,33 +386,6 @@ fn harden() {
     let backend = guard::backend().label();
     info!(backend, "memory for sealing keys");
     ::metrics::gauge!(metrics::GUARD, "backend" => backend).set(1.0);
-}
-
-fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => Error::Taken { address: address.to_string() },
-        _ => Error::Config(format!("metrics.address {address}: {error}")),
-    })?;
-    listener.set_nonblocking(true).map_err(runtime_error)?;
-    Ok(listener)
-}
-
-/// A socket for root and for our own user.
-fn private(name: &str, address: &Address, inherited: &mut Inherited) -> Result<Listener, Error> {
-    let config = listener::Config {
-        name: name.to_owned(),
-        face: listener::FaceName::Aliyun,
-        address: address.to_string(),
-        tls: None,
-        upstream: String::new(),
-        hosts: Vec::new(),
-        insecure: false,
-        mode: matches!(address, Address::Unix(_)).then(|| "0600".to_owned()),
-        max_connections: admin::CONNECTIONS_MAX,
-        max_in_flight: admin::CONNECTIONS_MAX,
-        timeout: BEAT,
-    };
-    Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
 }
 
 fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {

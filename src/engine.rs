@@ -1,7 +1,6 @@
 //! The path of a request: permit, look, fly, ask, keep, release.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -18,6 +17,10 @@ use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy, Release};
 use crate::secret::Secret;
 use crate::upstream::Upstream;
+
+mod drift;
+
+use drift::Drift;
 
 /// What a face hands its calls to.
 pub trait Respond: Send + Sync + 'static {
@@ -351,39 +354,6 @@ impl Respond for Arc<Direct> {
     }
 }
 
-/// The distance between the two clocks, sampled.
-#[derive(Debug)]
-struct Drift {
-    sampled_ms: AtomicU64,
-    distance_ms: AtomicI64,
-}
-
-impl Drift {
-    fn new(clock: &dyn Clock) -> Self {
-        let now = clock.now();
-        Self { sampled_ms: AtomicU64::new(millis(now)), distance_ms: AtomicI64::new(distance(clock, now)) }
-    }
-
-    fn jumped(&self, clock: &dyn Clock, now: Moment) -> bool {
-        if millis(now).saturating_sub(self.sampled_ms.load(Ordering::Relaxed)) < DRIFT_SAMPLE_MS {
-            return false;
-        }
-        self.sampled_ms.store(millis(now), Ordering::Relaxed);
-        let distance = distance(clock, now);
-        let before = self.distance_ms.swap(distance, Ordering::Relaxed);
-        distance.abs_diff(before) > DRIFT_MAX_MS
-    }
-}
-
-fn distance(clock: &dyn Clock, now: Moment) -> i64 {
-    let boot = i64::try_from(millis(now)).unwrap_or(i64::MAX);
-    clock.wall().as_millisecond().saturating_sub(boot)
-}
-
-fn millis(now: Moment) -> u64 {
-    u64::try_from(now.since(Moment::BOOT).as_millis()).unwrap_or(u64::MAX)
-}
-
 fn from_entry(entry: &Entry, plaintext: Secret) -> Answer {
     let reply = Decrypted { plaintext, key: entry.key().clone(), version: entry.version().clone() };
     Answer { reply: Reply::Decrypted(reply), request_id: RequestId::random() }
@@ -421,5 +391,3 @@ const fn unusable(state: KeyState) -> Option<Kind> {
 
 /// A fill that a suspension overtook is sent once more.
 const FILL_ATTEMPTS: u32 = 2;
-const DRIFT_SAMPLE_MS: u64 = 1000;
-const DRIFT_MAX_MS: u64 = 2000;

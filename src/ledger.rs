@@ -4,20 +4,22 @@
 //! behind one lock, so that checking an epoch and using the key that belongs to it cannot come apart.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use crate::clock::{Clock, Moment};
 use crate::fault::Fault;
 use crate::kms::{Context, Decrypt, KeyId, KeyName};
-use crate::lease::{Asked, Epoch, Evidence, Lease, Stale, Standing, Terms};
-use crate::seal::{EpochKey, Sealed};
-use crate::secret::Secret;
+use crate::lease::{Asked, Epoch, Evidence, Standing, Terms};
+
+mod scope;
+
+use scope::{ContextScope, ScopeName};
+pub use scope::{Kept, Mark, Scope};
 
 /// All scopes of one upstream, and the order of their closings.
 #[derive(Debug)]
@@ -34,48 +36,6 @@ pub struct Ledger {
     names: Mutex<HashMap<Box<str>, KeyId>>,
     doubted: Mutex<Moment>,
     hurry: Notify,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ScopeName {
-    key: KeyId,
-    context: ContextScope,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ContextScope {
-    Absent,
-    Digest([u8; 32]),
-    /// Every context beyond the first [`CONTEXTS_PER_KEY`]: nobody probes these one by one.
-    Overflow,
-}
-
-/// One key in one context: its lease, and the key that seals what was unwrapped under it.
-#[derive(Debug)]
-pub struct Scope {
-    upstream: Arc<str>,
-    name: ScopeName,
-    terms: Terms,
-    entries: AtomicUsize,
-    inner: RwLock<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    lease: Lease,
-    seal: Option<EpochKey>,
-    /// One ciphertext that the KMS has unwrapped: asked again to see whether it still would.
-    sample: Option<Decrypt>,
-    probe_due: Moment,
-}
-
-/// What was kept of an answer: for which epoch, and sealed, where there was room for a sealing key.
-#[derive(Debug)]
-pub struct Kept {
-    /// The epoch it belongs to.
-    pub epoch: Epoch,
-    /// The plaintext under that epoch's key.
-    pub sealed: Option<Sealed>,
 }
 
 /// One scope as `status`, metrics and tests see it.
@@ -243,7 +203,7 @@ impl Ledger {
 
     fn make_all_due(&self) {
         for scope in self.all() {
-            scope.write().probe_due = Moment::BOOT;
+            scope.make_due();
         }
         self.hurry.notify_one();
     }
@@ -276,192 +236,6 @@ impl Ledger {
     }
 }
 
-impl Scope {
-    fn new(upstream: &Arc<str>, name: &ScopeName, terms: Terms, barrier: Epoch) -> Arc<Self> {
-        let inner = Inner { lease: Lease::unknown(barrier), seal: None, sample: None, probe_due: Moment::BOOT };
-        Arc::new(Self {
-            upstream: Arc::clone(upstream),
-            name: name.clone(),
-            terms,
-            entries: AtomicUsize::new(0),
-            inner: RwLock::new(inner),
-        })
-    }
-
-    /// The key.
-    #[must_use]
-    pub const fn key(&self) -> &KeyId {
-        &self.name.key
-    }
-
-    /// The upstream.
-    #[must_use]
-    pub fn upstream(&self) -> &str {
-        &self.upstream
-    }
-
-    /// Whether entries here outlive one lease. Those of contexts beyond the limit do not, since nobody probes them.
-    #[must_use]
-    pub const fn renewable(&self) -> bool {
-        !matches!(self.name.context, ContextScope::Overflow)
-    }
-
-    /// A `Decrypt` that was `asked` succeeded: renews the lease and seals `plaintext`, in one critical section.
-    ///
-    /// # Errors
-    /// [`Stale`] where the scope was closed since; nothing is renewed or sealed then.
-    pub fn keep(&self, asked: Asked, call: &Decrypt, tag: &[u8], plaintext: &[u8]) -> Result<Kept, Stale> {
-        let mut inner = self.write();
-        let before = inner.lease.standing(asked.sent, &self.terms);
-        inner.lease.consent(asked, &self.terms)?;
-        self.note(&before);
-        inner.probe_due = asked.sent + jittered(self.terms.probe);
-        inner.sample = Some(call.clone());
-        if inner.seal.is_none() {
-            inner.seal = EpochKey::generate().ok();
-        }
-        let sealed = inner.seal.as_ref().and_then(|key| key.seal(tag, plaintext));
-        Ok(Kept { epoch: inner.lease.epoch(), sealed })
-    }
-
-    /// As [`Scope::keep`], where there is nothing to keep: a probe succeeded.
-    ///
-    /// # Errors
-    /// [`Stale`] where the scope was closed since.
-    pub fn renew(&self, asked: Asked) -> Result<(), Stale> {
-        let mut inner = self.write();
-        let before = inner.lease.standing(asked.sent, &self.terms);
-        inner.lease.consent(asked, &self.terms)?;
-        self.note(&before);
-        Ok(())
-    }
-
-    /// As [`Lease::relent`].
-    pub fn relent(&self, asked: Asked) {
-        self.write().lease.relent(asked);
-    }
-
-    /// Unseals what was kept in `epoch`, if the lease allows it at `now`.
-    #[must_use]
-    pub fn open(&self, epoch: Epoch, tag: &[u8], sealed: &Sealed, now: Moment) -> Option<Secret> {
-        // A poisoned lock means that a change was cut off half way: nothing is served from it.
-        let inner = self.inner.read().ok()?;
-        if !inner.lease.serves(epoch, now, &self.terms) {
-            return None;
-        }
-        inner.seal.as_ref()?.open(tag, sealed)
-    }
-
-    /// Whether what was learned in `epoch` may still go out at `now`.
-    #[must_use]
-    pub fn serves(&self, epoch: Epoch, now: Moment) -> bool {
-        self.inner.read().is_ok_and(|inner| inner.lease.serves(epoch, now, &self.terms))
-    }
-
-    /// What the lease is worth at `now`.
-    #[must_use]
-    pub fn standing(&self, now: Moment) -> Standing {
-        self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &self.terms))
-    }
-
-    /// As [`Lease::may_try`].
-    #[must_use]
-    pub fn may_try(&self, now: Moment) -> bool {
-        self.write().lease.may_try(now)
-    }
-
-    /// How many entries name this scope.
-    #[must_use]
-    pub fn entries(&self) -> usize {
-        self.entries.load(Ordering::Relaxed)
-    }
-
-    /// Counts an entry that names this scope; the count falls when the mark is dropped.
-    #[must_use]
-    pub fn mark(self: &Arc<Self>) -> Mark {
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        Mark(Arc::clone(self))
-    }
-
-    fn note(&self, before: &Standing) {
-        if !matches!(before, Standing::Serving | Standing::ServingByGrace) {
-            info!(upstream = &*self.upstream, key = %self.name.key, was = word(before), "lease in force");
-        }
-    }
-
-    fn refuse(&self, fault: &Fault, next: Epoch) {
-        let mut inner = self.write();
-        inner.lease.refuse(fault.clone(), next);
-        inner.seal = None;
-        warn!(upstream = &*self.upstream, key = %self.name.key, refusal = %fault, "lease ended: the KMS refused; its DEKs are wiped");
-    }
-
-    fn suspend(&self, next: Epoch) {
-        self.write().lease.suspend(next);
-        info!(upstream = &*self.upstream, key = %self.name.key, "lease suspended");
-    }
-
-    fn silence(&self) {
-        self.write().lease.silence();
-        debug!(key = %self.name.key, "the KMS is silent; the lease is not renewed");
-    }
-
-    fn take_probe(&self, now: Moment) -> Option<Decrypt> {
-        if self.entries() == 0 || !self.renewable() {
-            return None;
-        }
-        let mut inner = self.write();
-        if now < inner.probe_due {
-            return None;
-        }
-        let sample = inner.sample.clone()?;
-        inner.probe_due = now + jittered(self.terms.probe);
-        Some(sample)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().unwrap_or_else(|poisoned| {
-            let mut inner = poisoned.into_inner();
-            inner.seal = None;
-            inner.lease = Lease::unknown(inner.lease.epoch());
-            self.inner.clear_poison();
-            inner
-        })
-    }
-}
-
-/// Held by an entry for as long as it names a scope.
-#[derive(Debug)]
-pub struct Mark(Arc<Scope>);
-
-impl Mark {
-    /// The scope.
-    #[must_use]
-    pub const fn scope(&self) -> &Arc<Scope> {
-        &self.0
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.0.entries.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl ContextScope {
-    fn of(context: Option<&Context>) -> Self {
-        let Some(context) = context else { return Self::Absent };
-        let mut digest = Sha256::new();
-        for (name, value) in context.pairs() {
-            for part in [name, value] {
-                digest.update((part.len() as u64).to_be_bytes());
-                digest.update(part.as_bytes());
-            }
-        }
-        Self::Digest(digest.finalize().into())
-    }
-}
-
 /// A fixed word for a standing, for logs and metrics.
 #[must_use]
 pub const fn word(standing: &Standing) -> &'static str {
@@ -473,12 +247,6 @@ pub const fn word(standing: &Standing) -> &'static str {
         Standing::Suspended => "suspended",
         Standing::Unknown => "unknown",
     }
-}
-
-/// Up to a fifth earlier than `interval`, so that probes of many keys do not march in step; never later.
-fn jittered(interval: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(0);
-    interval - (interval / 5).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Contexts of one key with a lease of their own.

@@ -1,0 +1,88 @@
+//! What is served beside the data path: metrics, health, control.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{BEAT, Error, adopted, bind_error, runtime_error};
+use crate::admin::{self, Health};
+use crate::config::Address;
+use crate::listener::{self, Listener};
+use crate::serve::control;
+use crate::systemd::Inherited;
+use crate::upstream::local::Local;
+
+/// What is served beside the data path, by another runtime on another thread.
+pub(super) struct Sockets {
+    pub(super) observer: Option<std::net::TcpListener>,
+    pub(super) admin: Option<Listener>,
+    pub(super) steering: Option<(Listener, Arc<Local>)>,
+}
+
+impl Sockets {
+    pub(super) fn serve(
+        self,
+        metrics: PrometheusHandle,
+        health: Arc<Health>,
+        stop: CancellationToken,
+    ) -> Result<std::thread::JoinHandle<()>, Error> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(runtime_error)?;
+        let serve = move || {
+            runtime.block_on(async {
+                let tasks = TaskTracker::new();
+                if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
+                    tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
+                }
+                if let Some(listener) = self.admin {
+                    let answer = |_| async { admin::no_such_command() };
+                    tasks.spawn(admin::control(listener, answer, stop.clone()));
+                }
+                if let Some((listener, local)) = self.steering {
+                    let answer = move |request| {
+                        let local = Arc::clone(&local);
+                        async move { control::respond(local, request).await.unwrap_or_else(|never| match never {}) }
+                    };
+                    tasks.spawn(admin::control(listener, answer, stop.clone()));
+                }
+                stop.cancelled().await;
+                tasks.close();
+                tasks.wait().await;
+            });
+        };
+        std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(runtime_error)
+    }
+}
+
+/// Binds the address of `/metrics` and health.
+pub(super) fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::Taken { address: address.to_string() },
+        _ => Error::Config(format!("metrics.address {address}: {error}")),
+    })?;
+    listener.set_nonblocking(true).map_err(runtime_error)?;
+    Ok(listener)
+}
+
+/// A socket for root and for our own user.
+pub(super) fn private(name: &str, address: &Address, inherited: &mut Inherited) -> Result<Listener, Error> {
+    let config = listener::Config {
+        name: name.to_owned(),
+        face: listener::FaceName::Aliyun,
+        address: address.to_string(),
+        tls: None,
+        upstream: String::new(),
+        hosts: Vec::new(),
+        insecure: false,
+        mode: matches!(address, Address::Unix(_)).then(|| "0600".to_owned()),
+        max_connections: admin::CONNECTIONS_MAX,
+        max_in_flight: admin::CONNECTIONS_MAX,
+        timeout: BEAT,
+    };
+    Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
+}

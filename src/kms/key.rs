@@ -1,0 +1,90 @@
+//! Keys and their versions.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The identifier that the KMS itself gave the key (KEK) in an answer: never an alias, never an ARN.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(Arc<str>);
+
+impl KeyId {
+    /// Wraps the identifier found in an answer.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// The identifier as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A key as a caller named it: an id, an alias (`alias/…`) or an ARN (`acs:kms:REGION:ACCOUNT:key/ID`), unresolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyName(Box<str>);
+
+impl KeyName {
+    /// Takes the name exactly as sent.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name exactly as sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name without the ARN around it: `key-…` or `alias/…`. Two names that are bare-equal within one account and
+    /// region name the same key; an alias and the id behind it are not bare-equal.
+    #[must_use]
+    pub fn bare(&self) -> &str {
+        if !self.0.starts_with("acs:kms:") {
+            return &self.0;
+        }
+        let resource = self.0.rsplit(':').next().unwrap_or(&self.0);
+        resource.strip_prefix("key/").unwrap_or(resource)
+    }
+}
+
+/// The version of a key that made a ciphertext blob; opaque.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyVersion(Arc<str>);
+
+impl KeyVersion {
+    /// Wraps the version found in an answer.
+    #[must_use]
+    pub fn new(version: &str) -> Self {
+        Self(version.into())
+    }
+
+    /// The version as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The life of a key as the KMS tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+pub enum KeyState {
+    /// Usable.
+    Enabled,
+    /// Switched off; may be switched on again.
+    Disabled,
+    /// Waiting to be destroyed.
+    PendingDeletion,
+    /// Its material has not been imported yet.
+    PendingImport,
+    /// Any other state: not usable as far as we know.
+    Unavailable,
+}
