@@ -196,6 +196,7 @@ pub enum EntryError {
 struct Roster {
     keys: HashMap<Box<str>, Key>,
     certificates: HashMap<Box<str>, Caller>,
+    /// Never holds [`OVERFLOW_UID`].
     users: HashMap<u32, Caller>,
     anyone: Option<Caller>,
 }
@@ -252,8 +253,8 @@ impl Roster {
             return named.all(|other| other == caller).then(|| caller.clone());
         }
         let user = match peer.origin {
-            PeerOrigin::Unix(Some(peer)) if peer.uid != OVERFLOW_UID => self.users.get(&peer.uid),
-            PeerOrigin::Unix(_) | PeerOrigin::Tcp(_) => None,
+            PeerOrigin::Unix(Some(peer)) => self.users.get(&peer.uid),
+            PeerOrigin::Unix(None) | PeerOrigin::Tcp(_) => None,
         };
         user.or(self.anyone.as_ref()).cloned()
     }
