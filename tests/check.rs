@@ -514,6 +514,20 @@ const CASES: &[Case] = &[
         says: "upstream.kms.endpoint: is plain HTTP\n  remedy: write https://, or insecure = true for a KMS on loopback",
     },
     Case {
+        was: "source = \"env\"",
+        is: "source = \"role\"",
+        at: "credentials",
+        says: "upstream.kms.credentials: this source needs `role_arn`\n  remedy: add role_arn = \"…\", or set \
+               ALIBABA_CLOUD_ROLE_ARN",
+    },
+    Case {
+        was: "source = \"env\"",
+        is: "source = \"file\", id = \"LTAI\", secret_file = \"/etc/open.key\"",
+        at: "secret_file = \"/etc/open.key\"",
+        says: "upstream.kms.credentials.secret_file: /etc/open.key is open to group or others (mode 0644)\n  remedy: \
+               chmod 600 /etc/open.key",
+    },
+    Case {
         was: "[cache]",
         is: "[metrics]\naddress = \"127.0.0.1:8443\"\n\n[cache]",
         at: "address",

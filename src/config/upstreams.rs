@@ -109,21 +109,16 @@ fn credentials(
         variable: config.secret_env.as_deref(),
         credential: config.secret_credential.as_deref(),
     };
-    let missing = match config.source {
-        Source::File => [("id", config.id.is_none()), ("secret_file", false)],
-        Source::Role => {
-            [("role_arn", config.role_arn.is_none()), ("id", reference.is_written() && config.id.is_none())]
+    for (name, variable) in lacking(config, &reference) {
+        // What the table leaves out, the source takes from the environment, as other tools of that cloud do.
+        if variable.is_none_or(|variable| !machine.has_variable(variable)) {
+            let also = variable.map(|variable| format!(", or set {variable}")).unwrap_or_default();
+            findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\"{also}"));
         }
-        Source::Uri => [("uri", config.uri.is_none()), ("id", false)],
-        // The rest may come from the environment or the metadata service, at the time it is needed.
-        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => [("", false); 2],
-    };
-    for (name, _) in missing.iter().filter(|(_, missing)| *missing) {
-        findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\""));
     }
     match config.source {
         Source::File => reference.read(key, machine, findings),
-        Source::Role if reference.is_written() => reference.read(key, machine, findings),
+        Source::Role if reference.is_written() || config.id.is_some() => reference.read(key, machine, findings),
         Source::Role => None,
         Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Uri | Source::Profile => {
             if reference.is_written() || config.id.is_some() {
@@ -133,6 +128,21 @@ fn credentials(
             None
         }
     }
+}
+
+/// The settings that the source needs and the table does not have, each with the variable that may have it.
+fn lacking(config: &credentials::Config, secret: &Reference<'_>) -> Vec<(&'static str, Option<&'static str>)> {
+    let needs = match config.source {
+        Source::File => vec![("id", None, config.id.is_none())],
+        Source::Role => vec![
+            ("role_arn", Some("ALIBABA_CLOUD_ROLE_ARN"), config.role_arn.is_none()),
+            ("id", None, secret.is_written() && config.id.is_none()),
+        ],
+        Source::Uri => vec![("uri", Some("ALIBABA_CLOUD_CREDENTIALS_URI"), config.uri.is_none())],
+        // These can be had from the environment or the metadata service alone, at the time they are needed.
+        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => Vec::new(),
+    };
+    needs.into_iter().filter(|(.., lacking)| *lacking).map(|(name, variable, _)| (name, variable)).collect()
 }
 
 fn embedded(config: &local::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> local::Config {
