@@ -150,8 +150,10 @@ fn due(member: &Member, limits: &Limits) -> Instant {
 
 fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
-    // hyper's own timeout makes no difference between an idle connection and half a head; ours does.
-    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(true).writev(false).half_close(false);
+    // hyper's own timeout makes no difference between an idle connection and half a head; ours does. Its
+    // `pipeline_flush` would be a little faster, but keeps an answer back for as long as anything is unread: half a
+    // next request, a body that was refused, the rest of a head that was too long.
+    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false).half_close(false);
     http
 }
 

@@ -170,7 +170,6 @@ const X_ACS_REQUEST_ID: &str = "x-acs-request-id";
 
 #[cfg(test)]
 mod tests {
-    const LIMITS: super::Limits = super::Limits { timeout: Duration::from_secs(2), in_flight: 100 };
     use std::net::SocketAddr;
     use std::sync::Mutex;
 
@@ -255,7 +254,8 @@ mod tests {
         let secret = Secret::copied(b"secret");
         let key = AccessKey { id: "LTAIlocal", secret: &secret, token: None };
         let (host, version, at) = ("127.0.0.1:8443", request::VERSION, NOW.parse().unwrap());
-        let headers = v3_headers(&V3 { host, action, version, key, at, nonce: "n", body: form.as_bytes() });
+        let nonce = &uuid::Uuid::new_v4().to_string();
+        let headers = v3_headers(&V3 { host, action, version, key, at, nonce, body: form.as_bytes() });
         let mut request = Request::post("/").body(Full::new(Bytes::from_static(form.as_bytes()))).unwrap();
         *request.headers_mut() = headers;
         request
@@ -273,6 +273,7 @@ mod tests {
         request
     }
 
+    const LIMITS: super::Limits = super::Limits { timeout: Duration::from_secs(2), in_flight: 100 };
     const FORM: &str = "CiphertextBlob=QUI%3D";
     const NOW: &str = "2026-01-02T03:04:05Z";
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import time
 
 TARGET = json.loads(os.environ["KMSPROXY_TARGET"])
 HOST, PORT = TARGET["address"].rsplit(":", 1)
@@ -74,6 +75,7 @@ def run(operations):
     steer("PUT", "/behaviour", {"error_rate": 1.0})
     step("failing", lambda: op.describe(KEY))
     steer("PUT", "/behaviour", {})
+    time.sleep(1.1)  # a key that was refused is tried again once a second
     old = op.generate(KEY)
     steer("POST", f"/keys/{KEY}/rotate")
     step("decrypt after rotation", lambda: op.decrypt(old["CiphertextBlob"]), "KeyId")
