@@ -11,9 +11,8 @@ use crate::config::mistake::Findings;
 use crate::config::plan::UpstreamPlan;
 use crate::config::raw::{Config, Kms};
 use crate::lease::Terms;
-use crate::secret::Secret;
+use crate::upstream::aliyun;
 use crate::upstream::credentials::{self, Source};
-use crate::upstream::{aliyun, local};
 
 /// Checks every upstream that could be read.
 pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Vec<UpstreamPlan> {
@@ -22,11 +21,17 @@ pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut F
         let key = Key::of(["upstream", label]);
         name(label, &key, findings);
         lease(&upstream.lease, &key.then("lease"), findings);
-        let (kms, secret) = match &upstream.kms {
-            Kms::Aliyun(config) => (Kms::Aliyun(config.clone()), remote(config, &key, machine, findings)),
-            Kms::Local(config) => (Kms::Local(embedded(config, &key, machine, findings)), None),
+        let kms = match &upstream.kms {
+            Kms::Aliyun(config) => {
+                remote(config, &key, machine, findings);
+                Kms::Aliyun(config.clone())
+            }
+            Kms::Local(config) => {
+                noted(machine.private_directory(&config.state_dir), &key.then("state_dir"), findings);
+                Kms::Local(config.clone())
+            }
         };
-        plans.push(UpstreamPlan { name: label.clone(), kms, secret, lease: upstream.lease });
+        plans.push(UpstreamPlan { name: label.clone(), kms, lease: upstream.lease });
     }
     plans
 }
@@ -50,7 +55,7 @@ fn lease(lease: &Terms, key: &Key, findings: &mut Findings) {
     }
 }
 
-fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> Option<Secret> {
+fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) {
     endpoint(config, key, findings);
     positive(config.timeout, &key.then("timeout"), findings);
     at_least_one(config.max_in_flight, &key.then("max_in_flight"), findings);
@@ -60,7 +65,7 @@ fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &
     if let Some(path) = &config.ca_file {
         noted(machine.readable(path), &key.then("ca_file"), findings);
     }
-    credentials(&config.credentials, &key.then("credentials"), machine, findings)
+    credentials(&config.credentials, &key.then("credentials"), machine, findings);
 }
 
 fn endpoint(config: &aliyun::Config, key: &Key, findings: &mut Findings) {
@@ -92,12 +97,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn credentials(
-    config: &credentials::Config,
-    key: &Key,
-    machine: &Machine<'_>,
-    findings: &mut Findings,
-) -> Option<Secret> {
+fn credentials(config: &credentials::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) {
     if let Some(path) = &config.oidc_token_file {
         noted(machine.readable(path), &key.then("oidc_token_file"), findings);
     }
@@ -116,16 +116,16 @@ fn credentials(
             findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\"{also}"));
         }
     }
+    // Read here only to tell early: the source reads it again, and again whenever it changes.
     match config.source {
-        Source::File => reference.read(key, machine, findings),
-        Source::Role if reference.is_written() || config.id.is_some() => reference.read(key, machine, findings),
-        Source::Role => None,
+        Source::File => drop(reference.read(key, machine, findings)),
+        Source::Role if reference.is_written() || config.id.is_some() => drop(reference.read(key, machine, findings)),
+        Source::Role => {}
         Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Uri | Source::Profile => {
             if reference.is_written() || config.id.is_some() {
                 let remedy = "write source = \"file\", or leave the id and the secret out";
                 findings.add(key, "this source takes no id and no secret", remedy);
             }
-            None
         }
     }
 }
@@ -143,11 +143,6 @@ fn lacking(config: &credentials::Config, secret: &Reference<'_>) -> Vec<(&'stati
         Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => Vec::new(),
     };
     needs.into_iter().filter(|(.., lacking)| *lacking).map(|(name, variable, _)| (name, variable)).collect()
-}
-
-fn embedded(config: &local::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> local::Config {
-    noted(machine.private_directory(&config.state_dir), &key.then("state_dir"), findings);
-    config.clone()
 }
 
 // The bound that SEMANTICS.md promises for revocation is the lease; nobody wants an hour, and nobody gets more.
