@@ -159,17 +159,18 @@ fn every_setting_stands_in_the_commented_configuration() {
         [line.to_owned(), head.unwrap_or_default().to_owned(), inner.unwrap_or_default(), "\n".to_owned()]
     });
     let outcome = machine.judge(&planted.collect::<String>());
-    let lists: Vec<&str> =
-        outcome.err.lines().filter_map(|line| line.split_once("; there are: ")).map(|(_, list)| list).collect();
-    assert_eq!(lists.len(), tables.len(), "{}", outcome.err);
-    for name in lists.iter().flat_map(|list| list.split(", ")) {
-        let names = |line: &str| {
-            let written = line.split_once(" = ").map(|(key, _)| key.rsplit('.').next() == Some(name));
-            let headed = line.starts_with('[') && line.trim_matches(['[', ']']).rsplit('.').next() == Some(name);
-            let dotted = line.starts_with(&format!("{name}."));
-            written == Some(true) || headed || dotted
-        };
-        assert!(everything.lines().any(names), "config/kmsproxy.toml does not show {name}");
+    let written: toml::Value = toml::from_str(&everything).expect("uncommented, it is TOML");
+    let told: Vec<&str> = outcome.err.lines().collect();
+    let lists = told.windows(2).filter_map(|two| Some((two[0].strip_suffix(".qqqqqqqqqq: unknown setting")?, two[1])));
+    for (place, remedy) in lists {
+        let (_, key) = place.rsplit_once(": ").expect("a place and a key");
+        let table = key.replace("[0]", ".0").split('.').fold(&written, |value: &toml::Value, step| {
+            value.as_array().map_or_else(|| &value[step], |items| &items[step.parse::<usize>().expect("a position")])
+        });
+        let (_, known) = remedy.split_once("; there are: ").expect("a list");
+        for name in known.split(", ") {
+            assert!(table.get(name).is_some(), "config/kmsproxy.toml does not show {name} in {key}");
+        }
     }
     // And nothing that does not exist.
     assert_eq!(outcome.err.matches("unknown setting").count(), tables.len(), "{}", outcome.err);
@@ -512,6 +513,20 @@ const CASES: &[Case] = &[
         is: "http://",
         at: "endpoint",
         says: "upstream.kms.endpoint: is plain HTTP\n  remedy: write https://, or insecure = true for a KMS on loopback",
+    },
+    Case {
+        was: "source = \"env\"",
+        is: "source = \"role\"",
+        at: "credentials",
+        says: "upstream.kms.credentials: this source needs `role_arn`\n  remedy: add role_arn = \"…\", or set \
+               ALIBABA_CLOUD_ROLE_ARN",
+    },
+    Case {
+        was: "source = \"env\"",
+        is: "source = \"file\", id = \"LTAI\", secret_file = \"/etc/open.key\"",
+        at: "secret_file = \"/etc/open.key\"",
+        says: "upstream.kms.credentials.secret_file: /etc/open.key is open to group or others (mode 0644)\n  remedy: \
+               chmod 600 /etc/open.key",
     },
     Case {
         was: "[cache]",

@@ -37,6 +37,11 @@ impl<'m> Machine<'m> {
         self.environment.secret(name).map(|secret| Secret::copied(trimmed(secret.expose()))).ok_or_else(unset)
     }
 
+    /// Whether an environment variable has a value.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        self.environment.secret(name).is_some()
+    }
+
     /// A secret that systemd placed in `$CREDENTIALS_DIRECTORY`. Its permissions are systemd's affair: it grants by ACL,
     /// which looks like group access.
     pub(super) fn secret_credential(&self, name: &str) -> Result<Secret, Wrong> {

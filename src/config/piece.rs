@@ -29,7 +29,8 @@ pub(super) fn read<T: DeserializeOwned>(
         let mut path = error.path;
         match error.kind {
             Kind::UnknownField(name, known) => {
-                let known: Vec<&str> = also.iter().chain(known).copied().collect();
+                let here = if path.len() == 1 { also } else { &[] };
+                let known: Vec<&str> = here.iter().chain(known).copied().collect();
                 unknown(findings, &key.join(&path), &name, &known);
                 remove(&mut value, &path);
             }

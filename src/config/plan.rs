@@ -12,7 +12,6 @@ use crate::config::raw::Kms;
 use crate::lease;
 use crate::listener;
 use crate::policy::Rule;
-use crate::secret::Secret;
 
 /// A configuration that cannot be wrong any more, as far as can be known without the network.
 #[derive(Debug)]
@@ -39,8 +38,6 @@ pub struct UpstreamPlan {
     pub name: String,
     /// Which KMS.
     pub kms: Kms,
-    /// The secret of `credentials = { source = "file" | "role", … }`, read.
-    pub secret: Option<Secret>,
     /// Its lease.
     pub lease: lease::Terms,
 }

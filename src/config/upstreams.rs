@@ -11,9 +11,8 @@ use crate::config::mistake::Findings;
 use crate::config::plan::UpstreamPlan;
 use crate::config::raw::{Config, Kms};
 use crate::lease::Terms;
-use crate::secret::Secret;
+use crate::upstream::aliyun;
 use crate::upstream::credentials::{self, Source};
-use crate::upstream::{aliyun, local};
 
 /// Checks every upstream that could be read.
 pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Vec<UpstreamPlan> {
@@ -22,11 +21,17 @@ pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut F
         let key = Key::of(["upstream", label]);
         name(label, &key, findings);
         lease(&upstream.lease, &key.then("lease"), findings);
-        let (kms, secret) = match &upstream.kms {
-            Kms::Aliyun(config) => (Kms::Aliyun(config.clone()), remote(config, &key, machine, findings)),
-            Kms::Local(config) => (Kms::Local(embedded(config, &key, machine, findings)), None),
+        let kms = match &upstream.kms {
+            Kms::Aliyun(config) => {
+                remote(config, &key, machine, findings);
+                Kms::Aliyun(config.clone())
+            }
+            Kms::Local(config) => {
+                noted(machine.private_directory(&config.state_dir), &key.then("state_dir"), findings);
+                Kms::Local(config.clone())
+            }
         };
-        plans.push(UpstreamPlan { name: label.clone(), kms, secret, lease: upstream.lease });
+        plans.push(UpstreamPlan { name: label.clone(), kms, lease: upstream.lease });
     }
     plans
 }
@@ -50,7 +55,7 @@ fn lease(lease: &Terms, key: &Key, findings: &mut Findings) {
     }
 }
 
-fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> Option<Secret> {
+fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) {
     endpoint(config, key, findings);
     positive(config.timeout, &key.then("timeout"), findings);
     at_least_one(config.max_in_flight, &key.then("max_in_flight"), findings);
@@ -60,7 +65,7 @@ fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &
     if let Some(path) = &config.ca_file {
         noted(machine.readable(path), &key.then("ca_file"), findings);
     }
-    credentials(&config.credentials, &key.then("credentials"), machine, findings)
+    credentials(&config.credentials, &key.then("credentials"), machine, findings);
 }
 
 fn endpoint(config: &aliyun::Config, key: &Key, findings: &mut Findings) {
@@ -92,12 +97,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn credentials(
-    config: &credentials::Config,
-    key: &Key,
-    machine: &Machine<'_>,
-    findings: &mut Findings,
-) -> Option<Secret> {
+fn credentials(config: &credentials::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) {
     if let Some(path) = &config.oidc_token_file {
         noted(machine.readable(path), &key.then("oidc_token_file"), findings);
     }
@@ -109,35 +109,40 @@ fn credentials(
         variable: config.secret_env.as_deref(),
         credential: config.secret_credential.as_deref(),
     };
-    let missing = match config.source {
-        Source::File => [("id", config.id.is_none()), ("secret_file", false)],
-        Source::Role => {
-            [("role_arn", config.role_arn.is_none()), ("id", reference.is_written() && config.id.is_none())]
+    for (name, variable) in lacking(config, &reference) {
+        // What the table leaves out, the source takes from the environment, as other tools of that cloud do.
+        if variable.is_none_or(|variable| !machine.has_variable(variable)) {
+            let also = variable.map(|variable| format!(", or set {variable}")).unwrap_or_default();
+            findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\"{also}"));
         }
-        Source::Uri => [("uri", config.uri.is_none()), ("id", false)],
-        // The rest may come from the environment or the metadata service, at the time it is needed.
-        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => [("", false); 2],
-    };
-    for (name, _) in missing.iter().filter(|(_, missing)| *missing) {
-        findings.add(key, format!("this source needs `{name}`"), format!("add {name} = \"…\""));
     }
+    // Read here only to tell early: the source reads it again, and again whenever it changes.
     match config.source {
-        Source::File => reference.read(key, machine, findings),
-        Source::Role if reference.is_written() => reference.read(key, machine, findings),
-        Source::Role => None,
+        Source::File => drop(reference.read(key, machine, findings)),
+        Source::Role if reference.is_written() || config.id.is_some() => drop(reference.read(key, machine, findings)),
+        Source::Role => {}
         Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Uri | Source::Profile => {
             if reference.is_written() || config.id.is_some() {
                 let remedy = "write source = \"file\", or leave the id and the secret out";
                 findings.add(key, "this source takes no id and no secret", remedy);
             }
-            None
         }
     }
 }
 
-fn embedded(config: &local::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) -> local::Config {
-    noted(machine.private_directory(&config.state_dir), &key.then("state_dir"), findings);
-    config.clone()
+/// The settings that the source needs and the table does not have, each with the variable that may have it.
+fn lacking(config: &credentials::Config, secret: &Reference<'_>) -> Vec<(&'static str, Option<&'static str>)> {
+    let needs = match config.source {
+        Source::File => vec![("id", None, config.id.is_none())],
+        Source::Role => vec![
+            ("role_arn", Some("ALIBABA_CLOUD_ROLE_ARN"), config.role_arn.is_none()),
+            ("id", None, secret.is_written() && config.id.is_none()),
+        ],
+        Source::Uri => vec![("uri", Some("ALIBABA_CLOUD_CREDENTIALS_URI"), config.uri.is_none())],
+        // These can be had from the environment or the metadata service alone, at the time they are needed.
+        Source::Default | Source::Env | Source::Oidc | Source::Ecs | Source::Profile => Vec::new(),
+    };
+    needs.into_iter().filter(|(.., lacking)| *lacking).map(|(name, variable, _)| (name, variable)).collect()
 }
 
 // The bound that SEMANTICS.md promises for revocation is the lease; nobody wants an hour, and nobody gets more.
