@@ -395,10 +395,10 @@ fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {
 }
 
 fn bind_error(error: BindError) -> Error {
-    match error {
-        BindError::Taken(address) => Error::Taken { address: address.to_string() },
-        other => Error::Config(other.to_string()),
+    if let BindError::Taken(address) = error {
+        return Error::Taken { address: address.to_string() };
     }
+    Error::Config(error.to_string())
 }
 
 fn runtime_error(error: impl std::fmt::Display) -> Error {

@@ -250,10 +250,10 @@ impl Entry {
     /// # Errors
     /// [`Closed`] says whether to ask the KMS or to give up.
     pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
-        if now < self.expires {
-            if let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now) {
-                return Ok(plaintext);
-            }
+        if now < self.expires
+            && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now)
+        {
+            return Ok(plaintext);
         }
         match self.scope().standing(now) {
             Standing::Refused(fault) if !self.scope().may_try(now) => Err(Closed::Refused(fault)),
