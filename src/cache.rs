@@ -178,6 +178,12 @@ impl Cache {
         self.failures.run_pending_tasks();
     }
 
+    /// How long an entry lasts at most.
+    #[must_use]
+    pub const fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     /// How many entries there are, about.
     #[must_use]
     pub fn len(&self) -> u64 {

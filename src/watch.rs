@@ -1,6 +1,7 @@
 //! What happens without any request: probes renew or end leases, old entries are asked about again, what has expired
 //! is dropped, and jumps of the clock or of our identity close the door.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub struct Watch {
     tasks: TaskTracker,
     probing: Arc<Semaphore>,
     identity: Mutex<Arc<str>>,
+    published: Mutex<Moment>,
 }
 
 impl Watch {
@@ -31,7 +33,13 @@ impl Watch {
     #[must_use]
     pub fn new(engine: Arc<Engine>, tasks: TaskTracker) -> Self {
         let identity = Mutex::new(engine.identity());
-        Self { engine, tasks, probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)), identity }
+        Self {
+            engine,
+            tasks,
+            probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
+            identity,
+            published: Mutex::new(Moment::BOOT),
+        }
     }
 
     /// Takes turns until `stop`.
@@ -68,7 +76,17 @@ impl Watch {
                 }
             });
         }
-        self.publish(now);
+        if self.published.lock().is_ok_and(|mut last| Self::once_a_second(&mut last, now)) {
+            self.publish(now);
+        }
+    }
+
+    fn once_a_second(last: &mut Moment, now: Moment) -> bool {
+        let due = now.since(*last) >= SWEEP;
+        if due {
+            *last = now;
+        }
+        due
     }
 
     fn check_identity(&self) {
@@ -85,12 +103,18 @@ impl Watch {
         }
     }
 
+    /// One series for each key: of its scopes, the state that stands highest in [`STATES`].
     fn publish(&self, now: Moment) {
         let upstream = self.engine.ledger().upstream();
-        for report in self.engine.ledger().report(now).into_iter().take(metrics::KEYS_MAX) {
-            let standing = word(&report.standing);
+        let rank = |state: &str| STATES.iter().position(|&other| other == state);
+        let mut keys = BTreeMap::new();
+        for report in self.engine.ledger().report(now) {
+            let state = rank(word(&report.standing));
+            keys.entry(report.key).and_modify(|worst| *worst = state.min(*worst)).or_insert(state);
+        }
+        for (key, worst) in keys.into_iter().take(metrics::KEYS_MAX) {
             for state in STATES {
-                metrics::lease(upstream, report.key.as_str(), state).set(if state == standing { 1.0 } else { 0.0 });
+                metrics::lease(upstream, key.as_str(), state).set(if rank(state) == worst { 1.0 } else { 0.0 });
             }
         }
     }
@@ -110,17 +134,20 @@ pub async fn sweep(cache: Arc<Cache>, stop: CancellationToken) {
 }
 
 async fn refresh(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = interval(REFRESH);
+    // Looking for what is due walks the whole cache, so not too often; and often enough to spread the load.
+    let mut ticks = interval((engine.max_age() / 200).clamp(REFRESH_MIN, REFRESH_MAX));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        engine.refresh(REFRESHES_AT_ONCE).await;
+        engine.refresh(REFRESHES_MAX).await;
     }
 }
 
 const TURN: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_secs(1);
-const REFRESH: Duration = Duration::from_secs(5);
+const REFRESH_MIN: Duration = Duration::from_secs(1);
+const REFRESH_MAX: Duration = Duration::from_secs(300);
 const PROBES_AT_ONCE: usize = 16;
-/// One after the other, so that refreshing never takes more than one place in the upstream's quota.
-const REFRESHES_AT_ONCE: usize = 64;
-const STATES: [&str; 6] = ["lapsed", "refused", "serving", "serving_by_grace", "suspended", "unknown"];
+/// In one walk. They are asked one after the other, so refreshing never takes more than one place upstream.
+const REFRESHES_MAX: usize = 16_384;
+/// From what an operator must see to what is as it should be.
+const STATES: [&str; 6] = ["refused", "suspended", "lapsed", "serving_by_grace", "serving", "unknown"];
