@@ -111,7 +111,7 @@ impl Ledger {
         self.scopes.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)
     }
 
-    /// Remembers what a name turned out to mean. Up to [`NAMES_MAX`] names.
+    /// Remembers what a name turned out to mean. Up to 1,024 names.
     pub fn learn(&self, name: &KeyName, key: &KeyId) {
         if name.bare() == key.as_str() {
             return;
