@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::engine::Engine;
+use crate::kms::KeyId;
 use crate::ledger::word;
 use crate::metrics;
 
@@ -25,7 +26,7 @@ pub struct Watch {
     tasks: TaskTracker,
     probing: Arc<Semaphore>,
     identity: Mutex<Arc<str>>,
-    published: Mutex<Moment>,
+    published: Mutex<Published>,
 }
 
 impl Watch {
@@ -76,17 +77,7 @@ impl Watch {
                 }
             });
         }
-        if self.published.lock().is_ok_and(|mut last| Self::once_a_second(&mut last, now)) {
-            self.publish(now);
-        }
-    }
-
-    fn once_a_second(last: &mut Moment, now: Moment) -> bool {
-        let due = now.since(*last) >= SWEEP;
-        if due {
-            *last = now;
-        }
-        due
+        self.publish(now);
     }
 
     fn check_identity(&self) {
@@ -103,21 +94,40 @@ impl Watch {
         }
     }
 
-    /// One series for each key: of its scopes, the state that stands highest in [`STATES`].
+    /// Once a second: one series for each key (of its scopes, the state that stands highest in [`STATES`]), and a line
+    /// in the log where time alone has changed it; other changes are logged as they are made.
     fn publish(&self, now: Moment) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(published.at) < PUBLISH {
+            return;
+        }
         let upstream = self.engine.ledger().upstream();
-        let rank = |state: &str| STATES.iter().position(|&other| other == state);
         let mut keys = BTreeMap::new();
         for report in self.engine.ledger().report(now) {
             let state = rank(word(&report.standing));
             keys.entry(report.key).and_modify(|worst| *worst = state.min(*worst)).or_insert(state);
         }
-        for (key, worst) in keys.into_iter().take(metrics::KEYS_MAX) {
-            for state in STATES {
-                metrics::lease(upstream, key.as_str(), state).set(if rank(state) == worst { 1.0 } else { 0.0 });
+        for (key, &worst) in keys.iter().take(metrics::KEYS_MAX) {
+            for (at, state) in STATES.into_iter().enumerate() {
+                metrics::lease(upstream, key.as_str(), state).set(if at == worst { 1.0 } else { 0.0 });
+            }
+            if published.states.get(key) != Some(&worst) && BY_TIME.contains(&STATES[worst]) {
+                warn!(upstream, %key, state = STATES[worst], "the KMS has not renewed the lease");
             }
         }
+        *published = Published { at: now, states: keys };
     }
+}
+
+/// What was last told of leases.
+#[derive(Debug)]
+struct Published {
+    at: Moment,
+    states: BTreeMap<KeyId, usize>,
+}
+
+fn rank(state: &str) -> usize {
+    STATES.iter().position(|&other| other == state).unwrap_or(STATES.len() - 1)
 }
 
 /// Drops what has expired from `cache`, once a second, until `stop`.
@@ -143,6 +153,7 @@ async fn refresh(engine: Arc<Engine>, stop: CancellationToken) {
 }
 
 const TURN: Duration = Duration::from_millis(200);
+const PUBLISH: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
 const REFRESH_MIN: Duration = Duration::from_secs(1);
 const REFRESH_MAX: Duration = Duration::from_secs(300);
@@ -151,3 +162,5 @@ const PROBES_AT_ONCE: usize = 16;
 const REFRESHES_MAX: usize = 16_384;
 /// From what an operator must see to what is as it should be.
 const STATES: [&str; 6] = ["refused", "suspended", "lapsed", "serving_by_grace", "serving", "unknown"];
+/// Those that come by the clock and not by an answer.
+const BY_TIME: [&str; 2] = ["lapsed", "serving_by_grace"];
