@@ -39,7 +39,7 @@ impl Watch {
             tasks,
             probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
             identity,
-            published: Mutex::new(Moment::BOOT),
+            published: Mutex::new(Published { at: Moment::BOOT, states: BTreeMap::new() }),
         }
     }
 
