@@ -253,7 +253,9 @@ impl House {
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
-        let aside = sockets.serve(metrics, Arc::clone(&health), stop.clone())?;
+        // They outlast the draining, to tell of it.
+        let drained = CancellationToken::new();
+        let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
         let watchdog = watchdog_period(environment);
         let outcome = runtime.block_on(async {
             for engine in engines {
@@ -280,6 +282,7 @@ impl House {
             }
             signals
         });
+        drained.cancel();
         runtime.shutdown_timeout(Duration::from_secs(1));
         // It ends by `stop`; a panic there was logged there.
         let _ = aside.join();
