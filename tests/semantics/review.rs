@@ -245,3 +245,71 @@ async fn a_context_in_other_words_neither_answers_nor_fails_for_this_one() {
     assert_eq!(world.ask("a", spelled("{ \"ns\": \"x\" }")).await, Err(Kind::InvalidCiphertext));
     assert_eq!(world.ask("a", spelled("{\"ns\":\"x\"}")).await, Ok(Kms::plaintext(b"1")));
 }
+
+#[tokio::test]
+async fn one_caller_does_not_evict_what_another_uses() {
+    let world = world_with(Terms::default(), cache::Config { capacity: 200, ..cache::Config::default() });
+    for _ in 0..5 {
+        for blob in 0..50_u32 {
+            world.ask("a", decrypt(&blob.to_be_bytes())).await.unwrap();
+        }
+        world.cache.sweep();
+    }
+    for blob in 0..2000_u32 {
+        for _ in 0..20 {
+            world.ask("b", decrypt(&blob.to_be_bytes())).await.unwrap();
+        }
+        world.cache.sweep();
+    }
+    let calls = world.kms.calls();
+    for blob in 0..50_u32 {
+        world.ask("a", decrypt(&blob.to_be_bytes())).await.unwrap();
+    }
+    assert!(world.kms.calls() - calls <= 5, "{} of 50 were gone", world.kms.calls() - calls);
+}
+
+#[tokio::test]
+async fn promise_03_a_trial_is_not_spent_on_a_failure_that_is_remembered() {
+    let world = Arc::new(world());
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    world.kms.refuse(Some(Kind::KeyDisabled));
+    world.clock.advance(Duration::from_secs(10));
+    world.turn().await;
+    let gate = world.kms.hold();
+    let trial = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.ask("a", decrypt(b"1")).await })
+    };
+    world.kms.asked(3).await;
+    world.clock.advance(Duration::from_millis(100));
+    world.kms.release();
+    gate.add_permits(1);
+    assert_eq!(trial.await.unwrap(), Err(Kind::KeyDisabled));
+    world.kms.refuse(None);
+    world.clock.advance(Duration::from_millis(900));
+    let _ = world.ask("a", decrypt(b"1")).await;
+    world.clock.advance(Duration::from_millis(150));
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")), "1.15 s after the last trial");
+}
+
+#[tokio::test]
+async fn contexts_that_hold_nothing_any_more_leave_their_place_to_others() {
+    let world = world_with(Terms::default(), cache::Config { capacity: 8, ..cache::Config::default() });
+    for n in 0..kmsproxy::ledger::CONTEXTS_PER_KEY {
+        world.ask("b", with_context(b"1", &n.to_string())).await.unwrap();
+        world.cache.sweep();
+    }
+    let holding = world.engine.ledger().report(world.clock.now()).iter().filter(|scope| scope.entries > 0).count();
+    assert!(holding <= 16, "{holding} scopes hold something");
+    for _ in 0..20 {
+        let _ = world.ask("a", with_context(b"1", "later")).await;
+        world.cache.sweep();
+    }
+    for _ in 0..40 {
+        world.clock.advance(Duration::from_secs(1));
+        world.turn().await;
+    }
+    let calls = world.kms.calls();
+    world.ask("a", with_context(b"1", "later")).await.unwrap();
+    assert_eq!(world.kms.calls(), calls, "probed, and still served");
+}
