@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -38,9 +37,11 @@ use crate::watch::{self, Watch};
 
 mod aside;
 pub mod embedded;
+mod pulse;
 
 use aside::{Sockets, observer, private};
 pub use embedded::Options;
+use pulse::{notify, until_told};
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
@@ -107,10 +108,10 @@ impl House {
     /// # Errors
     /// What cannot be carried out, before anything is served.
     pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
-        // Before there is a second thread: it takes its variables out of the environment.
-        let mut inherited = Inherited::take(environment);
         let metrics = metrics::install().map_err(runtime_error)?;
         harden();
+        // Before there is a second thread: it takes its variables out of the environment.
+        let mut inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
         let runtime = Builder::new_multi_thread().enable_all().thread_name("data").build().map_err(runtime_error)?;
         let entered = runtime.enter();
@@ -160,6 +161,9 @@ impl House {
             self.open(listener, respond, Arc::clone(&door), inherited)?;
         }
         self.admin = plan.admin.map(|address| private("admin", &address, inherited)).transpose()?;
+        for name in inherited.left() {
+            warn!(name, "systemd passed a socket that no listener takes; whoever connects to it will hang");
+        }
         Ok(())
     }
 
@@ -249,7 +253,9 @@ impl House {
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
-        let aside = sockets.serve(metrics, Arc::clone(&health), stop.clone())?;
+        // They outlast the draining, to tell of it.
+        let drained = CancellationToken::new();
+        let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
         let watchdog = watchdog_period(environment);
         let outcome = runtime.block_on(async {
             for engine in engines {
@@ -276,6 +282,7 @@ impl House {
             }
             signals
         });
+        drained.cancel();
         runtime.shutdown_timeout(Duration::from_secs(1));
         // It ends by `stop`; a panic there was logged there.
         let _ = aside.join();
@@ -343,39 +350,10 @@ fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Waits for a signal to stop; meanwhile the data path shows that it takes turns, to health and to systemd.
-async fn until_told(health: &Health, notifier: &Notifier, watchdog: Option<Duration>) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut beats = interval(watchdog.unwrap_or(BEAT).min(BEAT));
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = beats.tick() => {
-                // A turn of the pool, not only of this task: a worker must pick it up.
-                let turn = tokio::spawn(tokio::task::yield_now());
-                if timeout(BEAT, turn).await.is_ok() {
-                    health.beat();
-                    if watchdog.is_some() {
-                        notify(notifier, "watchdog", Notifier::watchdog);
-                    }
-                }
-            }
-        }
-    }
-}
-
 async fn prime(kms: &Aliyun) {
     let deadline = Deadline::after(System.now(), PRIME);
     if let Err(lack) = kms.prime(deadline).await {
         warn!(%lack, "no credentials yet; asking again with the first call");
-    }
-}
-
-fn notify(notifier: &Notifier, what: &'static str, tell: impl FnOnce(&Notifier) -> io::Result<()>) {
-    if let Err(error) = tell(notifier) {
-        warn!(%error, what, "systemd could not be told");
     }
 }
 
@@ -395,10 +373,10 @@ fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {
 }
 
 fn bind_error(error: BindError) -> Error {
-    match error {
-        BindError::Taken(address) => Error::Taken { address: address.to_string() },
-        other => Error::Config(other.to_string()),
+    if let BindError::Taken(address) = error {
+        return Error::Taken { address: address.to_string() };
     }
+    Error::Config(error.to_string())
 }
 
 fn runtime_error(error: impl std::fmt::Display) -> Error {

@@ -178,6 +178,12 @@ impl Cache {
         self.failures.run_pending_tasks();
     }
 
+    /// How long an entry lasts at most.
+    #[must_use]
+    pub const fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     /// How many entries there are, about.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -250,10 +256,10 @@ impl Entry {
     /// # Errors
     /// [`Closed`] says whether to ask the KMS or to give up.
     pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
-        if now < self.expires {
-            if let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now) {
-                return Ok(plaintext);
-            }
+        if now < self.expires
+            && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now)
+        {
+            return Ok(plaintext);
         }
         match self.scope().standing(now) {
             Standing::Refused(fault) if !self.scope().may_try(now) => Err(Closed::Refused(fault)),
@@ -368,3 +374,44 @@ const REFRESH_SPREAD: f64 = 0.4;
 const MOKA_TICK: Duration = Duration::from_millis(1100);
 const FAILURES_MAX: u64 = 10_000;
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kms::{Ciphertext, ContextForm, Extra};
+
+    type Parts = (String, String, Vec<u8>, Option<std::collections::BTreeMap<String, String>>);
+
+    fn of(cache: &Cache, (upstream, share, blob, pairs): &Parts) -> Fingerprint {
+        let boxed = |pairs: &std::collections::BTreeMap<String, String>| {
+            pairs.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
+        };
+        let context = pairs.as_ref().and_then(|pairs| Context::new(ContextForm::Json, "", boxed(pairs)));
+        let ciphertext = Ciphertext::new(blob.clone());
+        let call = Decrypt { ciphertext, context, dry_run: false, extra: Extra::default() };
+        cache.fingerprint(upstream, &CallerName::new(share), &call)
+    }
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        // Few letters, short parts: neighbours that differ only in where one part ends are likely.
+        let pairs = prop::option::of(prop::collection::btree_map("[ab]{0,2}", "[ab]{0,2}", 0..3));
+        ("[ab]{0,2}", "[ab]{0,2}", prop::collection::vec(97..99_u8, 0..3), pairs)
+    }
+
+    proptest! {
+        #[test]
+        fn fingerprints_are_equal_only_if_every_part_is(one in parts(), other in parts()) {
+            let cache = Cache::new(&Config::default()).unwrap();
+            prop_assert_eq!(of(&cache, &one) == of(&cache, &other), one == other);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_means_nothing_in_another_process() {
+        let part = ("u".to_owned(), "s".to_owned(), vec![1], None);
+        let caches = [Cache::new(&Config::default()).unwrap(), Cache::new(&Config::default()).unwrap()];
+        assert!(of(&caches[0], &part) != of(&caches[1], &part));
+    }
+}

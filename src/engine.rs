@@ -18,8 +18,10 @@ use crate::policy::{Held, Permit, Policy, Release};
 use crate::secret::Secret;
 use crate::upstream::Upstream;
 
+mod direct;
 mod drift;
 
+pub use direct::Direct;
 use drift::Drift;
 
 /// What a face hands its calls to.
@@ -101,6 +103,12 @@ impl Engine {
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.parts.clock
+    }
+
+    /// How long an entry lasts at most.
+    #[must_use]
+    pub fn max_age(&self) -> Duration {
+        self.parts.cache.max_age()
     }
 
     /// As whom the upstream asks.
@@ -324,33 +332,10 @@ impl Respond for Arc<Engine> {
         let permit = self.parts.policy.permit(caller, &call)?;
         match call {
             Call::Decrypt(call) if call.shareable() => self.decrypt(permit, call, deadline).await,
-            call => self.pass(permit, call, deadline).await,
+            call @ (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {
+                self.pass(permit, call, deadline).await
+            }
         }
-    }
-}
-
-/// An upstream without cache or leases: how the emulator answers.
-#[derive(Debug)]
-pub struct Direct {
-    /// Who may do what.
-    pub policy: Arc<Policy>,
-    /// The KMS.
-    pub upstream: Arc<dyn Upstream>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Respond for Arc<Direct> {
-    async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
-        let permit = self.policy.permit(caller, &call)?;
-        let left = deadline.remaining(self.clock.now());
-        let asking = self.upstream.ask(&permit, &call, deadline);
-        let held = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
-        let release = match held.key() {
-            Some(key) => self.policy.release(&permit, key)?,
-            None => self.policy.release_list(&permit)?,
-        };
-        Ok(held.into_inner(&release))
     }
 }
 

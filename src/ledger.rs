@@ -93,7 +93,8 @@ impl Ledger {
         }
         let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
         if scopes.len() >= SCOPES_MAX {
-            scopes.retain(|_, scope| scope.entries() > 0);
+            // Somebody may be about to keep an entry in a scope that has none: whoever could holds a reference.
+            scopes.retain(|_, scope| scope.entries() > 0 || Arc::strong_count(scope) > 1);
         }
         let of_key = scopes.keys().filter(|other| other.key == *key).count();
         if scopes.len() >= SCOPES_MAX || (of_key >= CONTEXTS_PER_KEY && !scopes.contains_key(&name)) {
@@ -111,7 +112,7 @@ impl Ledger {
         self.scopes.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)
     }
 
-    /// Remembers what a name turned out to mean. Up to [`NAMES_MAX`] names.
+    /// Remembers what a name turned out to mean. Up to 1,024 names.
     pub fn learn(&self, name: &KeyName, key: &KeyId) {
         if name.bare() == key.as_str() {
             return;

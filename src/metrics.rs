@@ -175,7 +175,6 @@ impl fmt::Debug for Decrypts {
 }
 
 /// The gauge of one key's lease in one state.
-#[must_use]
 pub fn lease(upstream: &str, key: &str, state: &'static str) -> Gauge {
     gauge!(LEASE, "upstream" => upstream.to_owned(), "key" => key.to_owned(), "state" => state)
 }

@@ -100,6 +100,7 @@ pub fn watchdog_period(environment: Environment<'_>) -> Option<Duration> {
 pub struct Inherited {
     sockets: ListenFd,
     names: Vec<String>,
+    taken: Vec<bool>,
 }
 
 impl Inherited {
@@ -110,18 +111,24 @@ impl Inherited {
     #[must_use]
     pub fn take(environment: Environment<'_>) -> Self {
         if !environment("LISTEN_PID").is_some_and(|pid| is_ours(&pid)) {
-            return Self { sockets: ListenFd::empty(), names: Vec::new() };
+            return Self { sockets: ListenFd::empty(), names: Vec::new(), taken: Vec::new() };
         }
         let given = environment("LISTEN_FDNAMES").unwrap_or_default();
         let sockets = ListenFd::from_env();
-        let names =
+        let names: Vec<_> =
             given.split(':').chain(std::iter::repeat("unknown")).take(sockets.len()).map(str::to_owned).collect();
-        Self { sockets, names }
+        let taken = vec![false; names.len()];
+        Self { sockets, names, taken }
     }
 
     /// The names, in order, of all that was inherited, taken or not.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
+    }
+
+    /// The names, in order, of what nobody has taken.
+    pub fn left(&self) -> impl Iterator<Item = &str> {
+        self.names().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(name, _)| name)
     }
 
     /// The next unix stream listener named `name`, non-blocking; several may have one name and come in order.
@@ -139,10 +146,14 @@ impl Inherited {
     }
 
     fn next<L>(&mut self, name: &str, take: fn(&mut ListenFd, usize) -> io::Result<Option<L>>) -> Option<L> {
-        let Self { sockets, names } = self;
-        let named = names.iter().enumerate().filter(|(_, given)| *given == name);
+        let Self { sockets, names, taken } = self;
+        let named = names.iter().zip(taken).enumerate().filter(|(_, (given, _))| *given == name);
         // An error means a socket of another kind: it stays where it is, for the other function to take.
-        named.into_iter().find_map(|(index, _)| take(sockets, index).ok().flatten())
+        named.into_iter().find_map(|(index, (_, taken))| {
+            let listener = take(sockets, index).ok().flatten()?;
+            *taken = true;
+            Some(listener)
+        })
     }
 }
 

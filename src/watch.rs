@@ -1,6 +1,7 @@
 //! What happens without any request: probes renew or end leases, old entries are asked about again, what has expired
 //! is dropped, and jumps of the clock or of our identity close the door.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::engine::Engine;
+use crate::kms::KeyId;
 use crate::ledger::word;
 use crate::metrics;
 
@@ -24,6 +26,7 @@ pub struct Watch {
     tasks: TaskTracker,
     probing: Arc<Semaphore>,
     identity: Mutex<Arc<str>>,
+    published: Mutex<Published>,
 }
 
 impl Watch {
@@ -31,7 +34,13 @@ impl Watch {
     #[must_use]
     pub fn new(engine: Arc<Engine>, tasks: TaskTracker) -> Self {
         let identity = Mutex::new(engine.identity());
-        Self { engine, tasks, probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)), identity }
+        Self {
+            engine,
+            tasks,
+            probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
+            identity,
+            published: Mutex::new(Published { at: Moment::BOOT, states: BTreeMap::new() }),
+        }
     }
 
     /// Takes turns until `stop`.
@@ -85,15 +94,40 @@ impl Watch {
         }
     }
 
+    /// Once a second: one series for each key (of its scopes, the state that stands highest in [`STATES`]), and a line
+    /// in the log where time alone has changed it; other changes are logged as they are made.
     fn publish(&self, now: Moment) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(published.at) < PUBLISH {
+            return;
+        }
         let upstream = self.engine.ledger().upstream();
-        for report in self.engine.ledger().report(now).into_iter().take(metrics::KEYS_MAX) {
-            let standing = word(&report.standing);
-            for state in STATES {
-                metrics::lease(upstream, report.key.as_str(), state).set(if state == standing { 1.0 } else { 0.0 });
+        let mut keys = BTreeMap::new();
+        for report in self.engine.ledger().report(now) {
+            let state = rank(word(&report.standing));
+            keys.entry(report.key).and_modify(|worst| *worst = state.min(*worst)).or_insert(state);
+        }
+        for (key, &worst) in keys.iter().take(metrics::KEYS_MAX) {
+            for (at, state) in STATES.into_iter().enumerate() {
+                metrics::lease(upstream, key.as_str(), state).set(if at == worst { 1.0 } else { 0.0 });
+            }
+            if published.states.get(key) != Some(&worst) && BY_TIME.contains(&STATES[worst]) {
+                warn!(upstream, %key, state = STATES[worst], "the KMS has not renewed the lease");
             }
         }
+        *published = Published { at: now, states: keys };
     }
+}
+
+/// What was last told of leases.
+#[derive(Debug)]
+struct Published {
+    at: Moment,
+    states: BTreeMap<KeyId, usize>,
+}
+
+fn rank(state: &str) -> usize {
+    STATES.iter().position(|&other| other == state).unwrap_or(STATES.len() - 1)
 }
 
 /// Drops what has expired from `cache`, once a second, until `stop`.
@@ -110,17 +144,23 @@ pub async fn sweep(cache: Arc<Cache>, stop: CancellationToken) {
 }
 
 async fn refresh(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut ticks = interval(REFRESH);
+    // Looking for what is due walks the whole cache, so not too often; and often enough to spread the load.
+    let mut ticks = interval((engine.max_age() / 200).clamp(REFRESH_MIN, REFRESH_MAX));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        engine.refresh(REFRESHES_AT_ONCE).await;
+        engine.refresh(REFRESHES_MAX).await;
     }
 }
 
 const TURN: Duration = Duration::from_millis(200);
+const PUBLISH: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
-const REFRESH: Duration = Duration::from_secs(5);
+const REFRESH_MIN: Duration = Duration::from_secs(1);
+const REFRESH_MAX: Duration = Duration::from_secs(300);
 const PROBES_AT_ONCE: usize = 16;
-/// One after the other, so that refreshing never takes more than one place in the upstream's quota.
-const REFRESHES_AT_ONCE: usize = 64;
-const STATES: [&str; 6] = ["lapsed", "refused", "serving", "serving_by_grace", "suspended", "unknown"];
+/// In one walk. They are asked one after the other, so refreshing never takes more than one place upstream.
+const REFRESHES_MAX: usize = 16_384;
+/// From what an operator must see to what is as it should be.
+const STATES: [&str; 6] = ["refused", "suspended", "lapsed", "serving_by_grace", "serving", "unknown"];
+/// Those that come by the clock and not by an answer.
+const BY_TIME: [&str; 2] = ["lapsed", "serving_by_grace"];

@@ -3,6 +3,8 @@
 //! They are installed by this test into `target/clients`, from their registries. A runtime that is missing is skipped
 //! with a line that says so; with `CI=true` that is a failure.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "daemon/process.rs"]
 #[allow(dead_code)]
 mod process;

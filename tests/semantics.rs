@@ -1,5 +1,7 @@
 //! The promises of SEMANTICS.md on the engine, each by a test of its number, on a clock that only the test moves.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "semantics/kms.rs"]
 mod kms;
 #[path = "semantics/review.rs"]
@@ -54,9 +56,9 @@ fn world_with(terms: Terms, config: cache::Config) -> World {
     let engine = Engine::new(Parts {
         policy: Arc::clone(&policy),
         cache: Arc::clone(&cache),
-        ledger: Ledger::new("test", terms, clock.clone()),
-        upstream: kms.clone(),
-        clock: clock.clone(),
+        ledger: Ledger::new("test", terms, Arc::<Manual>::clone(&clock)),
+        upstream: Arc::<Kms>::clone(&kms),
+        clock: Arc::<Manual>::clone(&clock),
         timeout: Duration::from_secs(2),
         tasks: tasks.clone(),
     });

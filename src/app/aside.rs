@@ -61,9 +61,11 @@ impl Sockets {
 
 /// Binds the address of `/metrics` and health.
 pub(super) fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => Error::Taken { address: address.to_string() },
-        _ => Error::Config(format!("metrics.address {address}: {error}")),
+    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            return Error::Taken { address: address.to_string() };
+        }
+        Error::Config(format!("metrics.address {address}: {error}"))
     })?;
     listener.set_nonblocking(true).map_err(runtime_error)?;
     Ok(listener)

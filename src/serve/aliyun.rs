@@ -273,7 +273,7 @@ mod tests {
         request
     }
 
-    const LIMITS: super::Limits = super::Limits { timeout: Duration::from_secs(2), in_flight: 100 };
+    const LIMITS: Limits = Limits { timeout: Duration::from_secs(2), in_flight: 100 };
     const FORM: &str = "CiphertextBlob=QUI%3D";
     const NOW: &str = "2026-01-02T03:04:05Z";
 

@@ -8,22 +8,22 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A running `kmsproxy`, killed when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     /// The line that it printed when it was ready.
-    pub ready: Value,
+    pub(crate) ready: Value,
     /// Its directory.
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Daemon {
     /// `kmsproxy dev` on a port of its own.
-    pub fn dev(arguments: &[&str]) -> Self {
+    pub(crate) fn dev(arguments: &[&str]) -> Self {
         Self::embedded("dev", arguments)
     }
 
     /// `kmsproxy emulator` on a port of its own.
-    pub fn emulator(arguments: &[&str]) -> Self {
+    pub(crate) fn emulator(arguments: &[&str]) -> Self {
         Self::embedded("emulator", arguments)
     }
 
@@ -36,7 +36,7 @@ impl Daemon {
     }
 
     /// `kmsproxy serve` with `config`, in which `DIR` stands for a directory of its own.
-    pub fn serve(config: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn serve(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             write_private(&dir.path().join(name), text);
@@ -66,26 +66,26 @@ impl Daemon {
     }
 
     /// One member of the ready line.
-    pub fn at(&self, name: &str) -> &str {
+    pub(crate) fn at(&self, name: &str) -> &str {
         self.ready[name].as_str().unwrap_or_else(|| panic!("{name} in {}", self.ready))
     }
 
     /// Where its control socket is.
-    pub fn control(&self) -> PathBuf {
+    pub(crate) fn control(&self) -> PathBuf {
         self.at("control_address").strip_prefix("unix:").unwrap().into()
     }
 
     /// All that it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Asks it to stop, and returns how it ended.
-    pub fn stop(mut self, signal: &str) -> std::process::ExitStatus {
+    pub(crate) fn stop(mut self, signal: &str) -> std::process::ExitStatus {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         self.child.wait().unwrap()
@@ -100,7 +100,7 @@ impl Drop for Daemon {
 }
 
 /// A file that only its owner can read.
-pub fn write_private(path: &Path, text: &str) {
+pub(crate) fn write_private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();

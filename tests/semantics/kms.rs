@@ -14,10 +14,10 @@ use kmsproxy::secret::Secret;
 use kmsproxy::upstream::{Asking, Upstream};
 use tokio::sync::{Notify, Semaphore};
 
-pub const KEY: &str = "key-hzz0000000000000000000000000";
+pub(crate) const KEY: &str = "key-hzz0000000000000000000000000";
 
 #[derive(Debug)]
-pub struct Kms {
+pub(crate) struct Kms {
     calls: AtomicUsize,
     version: AtomicUsize,
     describes_disabled: AtomicBool,
@@ -44,11 +44,11 @@ impl Default for Kms {
 }
 
 impl Kms {
-    pub fn plaintext(blob: &[u8]) -> Vec<u8> {
+    pub(crate) fn plaintext(blob: &[u8]) -> Vec<u8> {
         [b"plaintext of ", blob].concat()
     }
 
-    pub fn says(kind: Kind, status: u16, code: &str) -> Fault {
+    pub(crate) fn says(kind: Kind, status: u16, code: &str) -> Fault {
         let verbatim = Verbatim {
             status,
             code: code.into(),
@@ -60,57 +60,57 @@ impl Kms {
         Fault::said(kind, verbatim)
     }
 
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
     /// From now on, every use of the key is refused.
-    pub fn refuse(&self, kind: Option<Kind>) {
+    pub(crate) fn refuse(&self, kind: Option<Kind>) {
         *self.refusal.lock().unwrap() = kind.map(Fault::kms);
     }
 
     /// From now on, there is no answer, but this failure instead.
-    pub fn silence(&self, kind: Option<Kind>) {
+    pub(crate) fn silence(&self, kind: Option<Kind>) {
         self.refuse(kind);
     }
 
-    pub fn say(&self, fault: Option<Fault>) {
+    pub(crate) fn say(&self, fault: Option<Fault>) {
         *self.refusal.lock().unwrap() = fault;
     }
 
     /// The next call gets this; those after it do not.
-    pub fn say_once(&self, fault: Fault) {
+    pub(crate) fn say_once(&self, fault: Fault) {
         *self.once.lock().unwrap() = Some(fault);
     }
 
     /// From now on, calls are decided on arrival and answered only as the semaphore is given permits.
-    pub fn hold(&self) -> Arc<Semaphore> {
+    pub(crate) fn hold(&self) -> Arc<Semaphore> {
         let gate = Arc::new(Semaphore::new(0));
         *self.gate.lock().unwrap() = Some(Arc::clone(&gate));
         gate
     }
 
     /// Later calls are answered at once again.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.gate.lock().unwrap() = None;
     }
 
     /// Waits until `count` calls have arrived.
-    pub async fn asked(&self, count: usize) {
+    pub(crate) async fn asked(&self, count: usize) {
         while self.calls() < count {
             self.arrivals.notified().await;
         }
     }
 
-    pub fn rotate(&self) {
+    pub(crate) fn rotate(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub fn describe_as_disabled(&self, disabled: bool) {
+    pub(crate) fn describe_as_disabled(&self, disabled: bool) {
         self.describes_disabled.store(disabled, Ordering::SeqCst);
     }
 
-    pub fn sign_as(&self, identity: &str) {
+    pub(crate) fn sign_as(&self, identity: &str) {
         *self.identity.lock().unwrap() = identity.into();
     }
 
