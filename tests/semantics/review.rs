@@ -313,3 +313,20 @@ async fn contexts_that_hold_nothing_any_more_leave_their_place_to_others() {
     world.ask("a", with_context(b"1", "later")).await.unwrap();
     assert_eq!(world.kms.calls(), calls, "probed, and still served");
 }
+
+#[tokio::test]
+async fn promise_03_a_refresh_under_way_stops_at_a_refusal() {
+    let max_age = Duration::from_secs(1000);
+    let world = world_with(Terms::default(), cache::Config { capacity: 100, max_age });
+    for blob in 0..20_u8 {
+        world.ask("a", decrypt(&[blob])).await.unwrap();
+    }
+    for _ in 0..940 {
+        world.clock.advance(Duration::from_secs(1));
+        world.turn().await;
+    }
+    world.kms.refuse(Some(Kind::KeyDisabled));
+    let calls = world.kms.calls();
+    world.engine.refresh(64).await;
+    assert!(world.kms.calls() - calls <= 1, "{} refreshes of a refused key went up", world.kms.calls() - calls);
+}
