@@ -4,6 +4,8 @@
 
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/review.rs"]
+mod review;
 
 use std::collections::HashMap;
 use std::sync::Arc;
