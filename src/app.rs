@@ -144,7 +144,9 @@ impl House {
     ) -> Result<(), Error> {
         let grants = plan.callers.iter().map(|caller| {
             let name = caller.entry.name.clone();
-            let share = caller.share.as_deref().map_or_else(|| name.clone(), CallerName::new);
+            // Neither can be taken for the other: a name has no colon.
+            let own = || format!("caller:{name}");
+            let share = CallerName::new(&caller.share.as_ref().map_or_else(own, |group| format!("group:{group}")));
             (name, Grant { rules: caller.allow.clone(), share })
         });
         let policy = Policy::new(grants.collect());

@@ -70,7 +70,7 @@ pub struct Entry {
 pub enum Closed {
     /// It is too old, its lease is not in force, or its epoch is gone: ask the KMS.
     Ask,
-    /// Its key is refused, in these words, and it is too soon to ask again.
+    /// Its key is refused, in these words.
     Refused(Fault),
 }
 
@@ -262,9 +262,8 @@ impl Entry {
             return Ok(plaintext);
         }
         match self.scope().standing(now) {
-            Standing::Refused(fault) if !self.scope().may_try(now) => Err(Closed::Refused(fault)),
+            Standing::Refused(fault) => Err(Closed::Refused(fault)),
             Standing::Lapsed
-            | Standing::Refused(_)
             | Standing::Serving
             | Standing::ServingByGrace
             | Standing::Suspended
@@ -318,6 +317,8 @@ fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
 
 fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
     mac.update(&[1]);
+    // As it was spelled, too: some KMS editions bind the spelling, and would refuse what another one is answered.
+    absorb(mac, context.text().as_bytes());
     mac.update(&(context.pairs().len() as u64).to_be_bytes());
     for (name, value) in context.pairs() {
         absorb(mac, name.as_bytes());

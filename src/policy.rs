@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply};
+use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply, bare};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -89,6 +89,12 @@ impl Policy {
         Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None }
     }
 
+    /// As [`Policy::upkeep`], for what cannot wait behind callers: the probes that leases live by.
+    #[must_use]
+    pub const fn probe(&self) -> Permit {
+        Permit { holder: Holder::Probe, action: Action::Decrypt, requested: None }
+    }
+
     /// Decides whether what `key` made may go to the holder of `permit`, by the rules in force now.
     ///
     /// # Errors
@@ -113,18 +119,10 @@ impl Policy {
         let grants = self.grants.load();
         let rules = match &permit.holder {
             Holder::Caller { name, .. } => grants.get(name).map_or(&[][..], |grant| &grant.rules),
-            Holder::Upkeep => &[],
+            Holder::Probe | Holder::Upkeep => &[],
         };
         if rules.iter().any(covers) { Ok(Release(())) } else { Err(Fault::proxy(Kind::Forbidden)) }
     }
-}
-
-fn bare(listed: &str) -> &str {
-    // As KeyName::bare, for a configured name that is never sent.
-    listed
-        .strip_prefix("acs:kms:")
-        .and_then(|arn| arn.rsplit(':').next())
-        .map_or(listed, |resource| resource.strip_prefix("key/").unwrap_or(resource))
 }
 
 /// Leave to ask: proof that policy was consulted for this caller and this action.
@@ -145,6 +143,7 @@ pub struct Permit {
 #[derive(Clone, Debug)]
 enum Holder {
     Caller { name: CallerName, share: CallerName },
+    Probe,
     Upkeep,
 }
 
@@ -154,8 +153,14 @@ impl Permit {
     pub const fn share(&self) -> Option<&CallerName> {
         match &self.holder {
             Holder::Caller { share, .. } => Some(share),
-            Holder::Upkeep => None,
+            Holder::Probe | Holder::Upkeep => None,
         }
+    }
+
+    /// Whether it goes before all callers.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self.holder, Holder::Probe)
     }
 
     /// What is asked.
@@ -196,6 +201,16 @@ impl Held {
         match &self.0.reply {
             Reply::Decrypted(reply) => Some(seal(reply)),
             Reply::DataKey(_) | Reply::Document(_) | Reply::Encrypted(_) => None,
+        }
+    }
+
+    /// Whether it holds anything in clear.
+    #[must_use]
+    pub const fn is_secret(&self) -> bool {
+        match &self.0.reply {
+            Reply::DataKey(reply) => reply.plaintext.is_some(),
+            Reply::Decrypted(_) => true,
+            Reply::Document(_) | Reply::Encrypted(_) => false,
         }
     }
 
