@@ -96,7 +96,8 @@ fn provoke(stage: &Stage, blob: &str, context: &str) -> Vec<String> {
         plain.clone(),
         plain.clone(),
     ];
-    let mut refusals: Vec<Heard> = requests.iter().map(|raw| stage.ask(raw)).filter(|heard| heard.status != 200).collect();
+    let mut refusals: Vec<Heard> =
+        requests.iter().map(|raw| stage.ask(raw)).filter(|heard| heard.status != 200).collect();
     assert_eq!(refusals.len(), requests.len() - 1, "all but the one that was good the first time");
     // The parser names what it cannot read; its name is the caller's own word, cut to 128 bytes.
     let unreadable = stage.ask(&plain.to(&broken));

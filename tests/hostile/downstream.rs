@@ -28,7 +28,10 @@ fn parameters_may_come_by_get_by_query_by_form_and_by_a_mix_of_them() {
     for raw in requests {
         let heard = stage.ask(&raw);
         let body = heard.json();
-        assert_eq!((heard.status, body["Plaintext"].as_str(), body["KeyId"].as_str()), (200, Some("ZGVr"), Some("key-1")));
+        assert_eq!(
+            (heard.status, body["Plaintext"].as_str(), body["KeyId"].as_str()),
+            (200, Some("ZGVr"), Some("key-1"))
+        );
     }
     // However they came, they were the same question.
     assert_eq!(stage.kms.count(), 1);
@@ -410,19 +413,18 @@ fn other_methods_paths_and_forms_of_address_are_no_api() {
 fn a_length_that_can_be_read_two_ways_smuggles_nothing() {
     let stage = Stage::new();
     let blob = wrapped("key-1", "ZGVr", "");
-    let good = one().v1("POST", &[], &decrypting(&blob));
-    let chunked = [format!("{:x}\r\n", good.body.len()).as_bytes(), &good.body, b"\r\n0\r\n\r\n"].concat();
-    let smuggled = one().v1("POST", &decrypting(&blob), &[]).bytes();
-    let both = Raw { body: chunked, ..good.clone() }.and("transfer-encoding", "chunked");
+    // With both, only the chunks count (RFC 9112, 6.3), and the connection ends: nothing behind them is heard.
     for length in ["4", "0", "100000"] {
-        let bytes = [both.clone().and("content-length", length).bytes(), smuggled.clone()].concat();
+        let good = one().v1("POST", &[], &decrypting(&blob)).and("transfer-encoding", "chunked");
+        let chunked = [format!("{:x}\r\n", good.body.len()).as_bytes(), &good.body, b"\r\n0\r\n\r\n"].concat();
+        let both = Raw { body: chunked, ..good }.and("content-length", length);
+        let smuggled = one().v1("POST", &decrypting(&blob), &[]);
         let stream = http::connect(stage.plain());
-        let first = http::exchange(&stream, &bytes).unwrap();
-        let rest = http::until_closed(&mut &stream);
-        println!("length {length}: {} {:?}", first.status, String::from_utf8_lossy(&rest));
-        assert_eq!((first.status, first.closes()), (400, true), "{first:?}");
-        assert_eq!(String::from_utf8_lossy(&rest), "", "what followed was not heard");
+        let first = http::exchange(&stream, &[both.bytes(), smuggled.bytes()].concat()).unwrap();
+        assert_eq!((first.status, first.closes()), (200, true), "{first:?}");
+        assert_eq!(String::from_utf8_lossy(&http::until_closed(&mut &stream)), "");
     }
+    let good = one().v1("POST", &[], &decrypting(&blob));
     for (name, value) in [("content-length", "5, 6"), ("content-length", "-1"), ("content-length", "+5")] {
         let heard = stage.ask(&good.clone().with(name, value));
         assert_eq!((heard.status, heard.closes()), (400, true), "{value}: {heard:?}");
@@ -431,7 +433,7 @@ fn a_length_that_can_be_read_two_ways_smuggles_nothing() {
     assert_eq!((heard.status, heard.closes()), (400, true), "{heard:?}");
     let heard = stage.ask(&good.with("transfer-encoding", "gzip"));
     assert_eq!((heard.status, heard.closes()), (400, true), "{heard:?}");
-    assert_eq!(stage.kms.count(), 0);
+    assert_eq!(stage.kms.count(), 1);
     stage.assert_serves();
 }
 
@@ -466,8 +468,7 @@ fn garbage_behind_a_good_request_ends_the_connection_after_its_answer() {
         assert_eq!(first.json()["Plaintext"], "ZGVr");
         let rest = http::until_closed(&mut &stream);
         let rest = String::from_utf8_lossy(&rest);
-        println!("{garbage:?}: {rest:?}");
-        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 400 "), "{rest}");
+        assert!(rest.starts_with("HTTP/1.1 400 ") && rest.contains("content-length: 0\r\n"), "{rest}");
         stage.assert_serves();
     }
     // The same pipelined twice is a replay of the first, on the same connection.

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,6 +28,8 @@ pub(crate) enum Act {
     Say(u16, String, Vec<u8>),
     /// Writes these bytes and closes.
     Blurt(Vec<u8>),
+    /// Announces an answer, and lets a byte go now and then.
+    Drip,
     /// Neither answers nor closes.
     Never,
 }
@@ -131,6 +134,14 @@ impl State {
                     ([head.into_bytes(), body].concat(), true)
                 }
                 Act::Blurt(bytes) => (bytes, false),
+                Act::Drip => {
+                    let mut next: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
+                    while stream.write_all(next).and_then(|()| stream.flush()).is_ok() {
+                        next = b" ";
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                    return;
+                }
                 Act::Never => {
                     let _ = stream.read(&mut [0]);
                     return;

@@ -118,8 +118,7 @@ impl Stage {
         let query = [("Action", "Encrypt"), ("KeyId", "key-1"), ("Plaintext", plaintext.as_str())];
         let heard = self.ask(&one().v1("POST", &query, &[]));
         let blob = wrapped("key-1", &plaintext, "");
-        let expected =
-            json!({ "KeyId": "key-1", "KeyVersionId": "v1", "CiphertextBlob": blob, "RequestId": "R" });
+        let expected = json!({ "KeyId": "key-1", "KeyVersionId": "v1", "CiphertextBlob": blob, "RequestId": "R" });
         assert_eq!((heard.status, heard.json()), (200, expected));
     }
 

@@ -20,7 +20,10 @@ fn a_storm_of_500s_is_not_amplified() {
 #[test]
 fn a_storm_of_429s_is_damped() {
     let storm = Storm::of(said(429, "Rejected.Throttling"));
-    assert_eq!(storm.answers, [(CALLS, (429, "Rejected.Throttling".to_owned()))]);
+    let (throttled, timed_out) = ((429, "Rejected.Throttling".to_owned()), (409, "Rejected.Unavailable".to_owned()));
+    // Whose deadline ends while it waits for the end of a pause hears that, and not of the throttling.
+    assert!(storm.answers.iter().all(|(_, answer)| [&throttled, &timed_out].contains(&answer)), "{:?}", storm.answers);
+    assert!(storm.answers.iter().any(|(count, answer)| *answer == throttled && *count > CALLS / 2));
     // Once it has said so nobody asks for a while: far fewer attempts than calls.
     assert!(storm.attempts <= CALLS + CALLS / 5 + SPARE, "{}", storm.attempts);
 }
@@ -54,7 +57,7 @@ impl Storm {
         println!("{CALLS} calls, {attempts} attempts, {:?}", begun.elapsed());
         stage.kms.is_honest();
         let well = Instant::now();
-        while stage.decrypt(&one(), &wrapped("key-1", "ZGVr", "well")).status != 200 {
+        while stage.decrypt(&one(), &wrapped("key-1", "d2VsbA==", "")).status != 200 {
             assert!(well.elapsed() < Duration::from_secs(11), "a pause is at most ten seconds");
             thread::sleep(Duration::from_millis(50));
         }
