@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::http::{self, Heard, Raw};
 use super::kms::{Act, Kms, html, said, wrapped};
-use super::signer::{Signer, encoded, hex};
+use super::signer::{Pairs, Signer, encoded, hex};
 use super::stage::{Setup, Stage, one};
 use super::upstream::certified;
 
@@ -50,12 +50,11 @@ fn no_secret_is_in_the_log_the_metrics_the_error_bodies_or_the_command_line() {
     for word in ["TRACE", "request", "attempt", "invalid_parameter", "bad_signature", "garbled"] {
         assert!(log.contains(word), "{word} is not in the log");
     }
-    println!("{} lines of log, {} error bodies", log.lines().count(), bodies.len());
+    eprintln!("{} lines of log, {} error bodies", log.lines().count(), bodies.len());
 }
 
 /// Good requests, and bad ones of every sort that carry the canaries; returns the bodies of the refusals.
 fn provoke(stage: &Stage, blob: &str, context: &str) -> Vec<String> {
-    let me = || Signer { secret: LOCAL, ..one() };
     let decrypt = [("Action", "Decrypt"), ("CiphertextBlob", blob), ("EncryptionContext", context)];
     let plaintext = STANDARD.encode(DEK);
     let encrypt = [("KeyId", "key-1"), ("Plaintext", &*plaintext), ("EncryptionContext", context)];
@@ -105,8 +104,16 @@ fn provoke(stage: &Stage, blob: &str, context: &str) -> Vec<String> {
     let relayed = stage.ask(&me().v1("POST", &named, &[]));
     assert_eq!(relayed.status, 200, "{relayed:?}");
 
-    // What a KMS says of a wrong signature quotes what we sent, and a portal may quote anything.
-    let quoted = format!("Specified signature is not matched. server string to sign is:POST {} {blob} {context}", DEK);
+    refusals.extend(lie(stage, &decrypt, &encrypt));
+    assert!(refusals.iter().all(|heard| heard.status != 200));
+    refusals.into_iter().map(|heard| heard.head + &heard.body).collect()
+}
+
+/// What a KMS says of a wrong signature quotes what we sent, and a portal may quote anything.
+fn lie(stage: &Stage, decrypt: Pairs<'_>, encrypt: Pairs<'_>) -> Vec<Heard> {
+    let mut refusals = Vec::new();
+    let (blob, context) = (decrypt[1].1, decrypt[2].1);
+    let quoted = format!("Specified signature is not matched. server string to sign is:POST {DEK} {blob} {context}");
     let body = json!({ "Code": "SignatureDoesNotMatch", "Message": quoted, "RequestId": "R" }).to_string();
     for act in [
         Act::Say(400, String::new(), body.into_bytes()),
@@ -117,12 +124,15 @@ fn provoke(stage: &Stage, blob: &str, context: &str) -> Vec<String> {
         said(409, "Rejected.Disabled"),
     ] {
         stage.kms.says(act);
-        refusals.push(stage.ask(&me().v3("POST", "Encrypt", &[], &encrypt)));
-        refusals.push(stage.ask(&me().v1("POST", &[&decrypt[..], &[("DryRun", "true")]].concat(), &[])));
+        refusals.push(stage.ask(&me().v3("POST", "Encrypt", &[], encrypt)));
+        refusals.push(stage.ask(&me().v1("POST", &[decrypt, &[("DryRun", "true")]].concat(), &[])));
     }
-    assert!(refusals.iter().all(|heard| heard.status != 200));
     stage.kms.is_honest();
-    refusals.into_iter().map(|heard| heard.head + &heard.body).collect()
+    refusals
+}
+
+fn me() -> Signer {
+    Signer { secret: LOCAL, ..one() }
 }
 
 /// Waits until some probes were made, so that they are in the log, too.

@@ -123,7 +123,7 @@ fn who_never_reads_its_answers_is_cut_off_after_five_seconds() {
             Err(error) => break error.kind(),
         }
     };
-    println!(
+    eprintln!(
         "cut off after {written} requests, {:?} after nothing more went through",
         full.map(|since| since.elapsed())
     );

@@ -54,14 +54,14 @@ impl Storm {
             crowd.into_iter().flat_map(|caller| caller.join().unwrap()).collect::<Vec<_>>()
         });
         let attempts = stage.kms.count();
-        println!("{CALLS} calls, {attempts} attempts, {:?}", begun.elapsed());
+        eprintln!("{CALLS} calls, {attempts} attempts, {:?}", begun.elapsed());
         stage.kms.is_honest();
         let well = Instant::now();
         while stage.decrypt(&one(), &wrapped("key-1", "d2VsbA==", "")).status != 200 {
             assert!(well.elapsed() < Duration::from_secs(11), "a pause is at most ten seconds");
             thread::sleep(Duration::from_millis(50));
         }
-        println!("served {:?} after the KMS was well", well.elapsed());
+        eprintln!("served {:?} after the KMS was well", well.elapsed());
         stage.assert_serves();
         Self { attempts, answers: counted(answers) }
     }

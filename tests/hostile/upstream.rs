@@ -154,7 +154,7 @@ fn assert_deadline_held(call: impl FnOnce() -> Heard) {
     let took = begun.elapsed();
     assert_eq!(heard.refusal(), unavailable());
     assert!((900..1500).contains(&took.as_millis()), "{took:?}");
-    println!("answered after {took:?}");
+    eprintln!("answered after {took:?}");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_portal_in_the_place_of_the_kms_neither_closes_a_lease_nor_renews_it() {
         thread::sleep(Duration::from_millis(20));
     };
     let probes = stage.kms.count() - count;
-    println!("served {served} times, last {:?} after the question; {probes} further questions", last - asked);
+    eprintln!("served {served} times, last {:?} after the question; {probes} further questions", last - asked);
     assert!(Instant::now() >= asked + LEASE, "closed {:?} after the question", refused - asked);
     assert!(probes >= 3, "the portal was asked {probes} times");
 
