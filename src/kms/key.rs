@@ -44,16 +44,23 @@ impl KeyName {
         &self.0
     }
 
-    /// The name without the ARN around it: `key-…`. Two names that are bare-equal name the same key; an alias and the id behind it are not bare-equal.
+    /// The name without the ARN around it: `key-…`. Two names that are bare-equal name the same key; an alias and the id
+    /// behind it are not bare-equal.
     #[must_use]
     pub fn bare(&self) -> &str {
         bare(&self.0)
     }
 
-    /// Whether it is a key id: neither an alias nor an ARN.
+    /// The key id that it names, in an ARN or not; none for aliases, whose meaning only the KMS knows.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        Some(self.bare()).filter(|bare| !bare.contains(['/', ':']))
+    }
+
+    /// Whether it is a key id and nothing around it.
     #[must_use]
     pub fn is_id(&self) -> bool {
-        self.bare() == &*self.0 && !self.0.starts_with("alias/")
+        self.id() == Some(&*self.0)
     }
 }
 
