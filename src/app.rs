@@ -144,7 +144,9 @@ impl House {
     ) -> Result<(), Error> {
         let grants = plan.callers.iter().map(|caller| {
             let name = caller.entry.name.clone();
-            let share = caller.share.as_deref().map_or_else(|| name.clone(), CallerName::new);
+            // Neither can be taken for the other: a name has no colon.
+            let own = || format!("caller:{name}");
+            let share = CallerName::new(&caller.share.as_ref().map_or_else(own, |group| format!("group:{group}")));
             (name, Grant { rules: caller.allow.clone(), share })
         });
         let policy = Policy::new(grants.collect());
@@ -253,7 +255,9 @@ impl House {
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
-        let aside = sockets.serve(metrics, Arc::clone(&health), stop.clone())?;
+        // They outlast the draining, to tell of it.
+        let drained = CancellationToken::new();
+        let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
         let watchdog = watchdog_period(environment);
         let outcome = runtime.block_on(async {
             for engine in engines {
@@ -280,6 +284,7 @@ impl House {
             }
             signals
         });
+        drained.cancel();
         runtime.shutdown_timeout(Duration::from_secs(1));
         // It ends by `stop`; a panic there was logged there.
         let _ = aside.join();

@@ -70,7 +70,7 @@ pub struct Entry {
 pub enum Closed {
     /// It is too old, its lease is not in force, or its epoch is gone: ask the KMS.
     Ask,
-    /// Its key is refused, in these words, and it is too soon to ask again.
+    /// Its key is refused, in these words.
     Refused(Fault),
 }
 
@@ -262,9 +262,8 @@ impl Entry {
             return Ok(plaintext);
         }
         match self.scope().standing(now) {
-            Standing::Refused(fault) if !self.scope().may_try(now) => Err(Closed::Refused(fault)),
+            Standing::Refused(fault) => Err(Closed::Refused(fault)),
             Standing::Lapsed
-            | Standing::Refused(_)
             | Standing::Serving
             | Standing::ServingByGrace
             | Standing::Suspended
@@ -318,6 +317,8 @@ fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
 
 fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
     mac.update(&[1]);
+    // As it was spelled, too: some KMS editions bind the spelling, and would refuse what another one is answered.
+    absorb(mac, context.text().as_bytes());
     mac.update(&(context.pairs().len() as u64).to_be_bytes());
     for (name, value) in context.pairs() {
         absorb(mac, name.as_bytes());
@@ -374,3 +375,44 @@ const REFRESH_SPREAD: f64 = 0.4;
 const MOKA_TICK: Duration = Duration::from_millis(1100);
 const FAILURES_MAX: u64 = 10_000;
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kms::{Ciphertext, ContextForm, Extra};
+
+    type Parts = (String, String, Vec<u8>, Option<std::collections::BTreeMap<String, String>>);
+
+    fn of(cache: &Cache, (upstream, share, blob, pairs): &Parts) -> Fingerprint {
+        let boxed = |pairs: &std::collections::BTreeMap<String, String>| {
+            pairs.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
+        };
+        let context = pairs.as_ref().and_then(|pairs| Context::new(ContextForm::Json, "", boxed(pairs)));
+        let ciphertext = Ciphertext::new(blob.clone());
+        let call = Decrypt { ciphertext, context, dry_run: false, extra: Extra::default() };
+        cache.fingerprint(upstream, &CallerName::new(share), &call)
+    }
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        // Few letters, short parts: neighbours that differ only in where one part ends are likely.
+        let pairs = prop::option::of(prop::collection::btree_map("[ab]{0,2}", "[ab]{0,2}", 0..3));
+        ("[ab]{0,2}", "[ab]{0,2}", prop::collection::vec(97..99_u8, 0..3), pairs)
+    }
+
+    proptest! {
+        #[test]
+        fn fingerprints_are_equal_only_if_every_part_is(one in parts(), other in parts()) {
+            let cache = Cache::new(&Config::default()).unwrap();
+            prop_assert_eq!(of(&cache, &one) == of(&cache, &other), one == other);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_means_nothing_in_another_process() {
+        let part = ("u".to_owned(), "s".to_owned(), vec![1], None);
+        let caches = [Cache::new(&Config::default()).unwrap(), Cache::new(&Config::default()).unwrap()];
+        assert!(of(&caches[0], &part) != of(&caches[1], &part));
+    }
+}

@@ -11,8 +11,8 @@ use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
 use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyState, Reply, RequestId};
-use crate::lease::{Asked, Epoch, Stale, Standing};
-use crate::ledger::{Ledger, Scope};
+use crate::lease::{Asked, Epoch, Evidence, Stale, Standing};
+use crate::ledger::{Ledger, Probe, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy, Release};
 use crate::secret::Secret;
@@ -144,7 +144,11 @@ impl Engine {
             let release = self.parts.policy.release(permit, entry.key())?;
             match entry.open(&release, now) {
                 Ok(plaintext) => return Ok(Some(from_entry(&entry, plaintext))),
-                Err(Closed::Refused(fault)) => return Err(fault),
+                // A trial is not spent on what is answered from memory anyway.
+                Err(Closed::Refused(fault)) => {
+                    let failed = self.parts.cache.failed(permit, fingerprint, now);
+                    return failed.or_else(|| (!entry.scope().may_try(now)).then_some(fault)).map_or(Ok(None), Err);
+                }
                 Err(Closed::Ask) => {}
             }
         }
@@ -244,17 +248,22 @@ impl Engine {
             Some(key) => self.parts.policy.release(&permit, key)?,
             None => self.parts.policy.release_list(&permit)?,
         };
+        if let Some(key) = held.key().filter(|_| held.is_secret()) {
+            self.parts.ledger.stands(key, asked, self.parts.clock.now())?;
+        }
         Ok(held.into_inner(&release))
     }
 
     /// While a key is refused, calls that would use it are answered from that, but for one trial a second.
     fn check_refused(&self, call: &Call) -> Result<(), Fault> {
-        let uses_key = matches!(call, Call::Encrypt(_) | Call::GenerateDataKey(_));
-        let Some(key) = call.key().filter(|_| uses_key) else { return Ok(()) };
+        let Some(key) = call.key().filter(|_| uses_key(call)) else { return Ok(()) };
         let Some(scope) = self.parts.ledger.known(key) else { return Ok(()) };
         let now = self.parts.clock.now();
         match scope.standing(now) {
-            Standing::Refused(fault) if !scope.may_try(now) => Err(fault),
+            // A right to Decrypt that is missing says nothing of the right to Encrypt.
+            Standing::Refused(fault) if Evidence::of(&fault) == Evidence::KeyRefused && !scope.may_try(now) => {
+                Err(fault)
+            }
             Standing::Lapsed
             | Standing::Refused(_)
             | Standing::Serving
@@ -269,11 +278,12 @@ impl Engine {
         match held.described().map(|(key, state)| (key, unusable(*state))) {
             Some((key, Some(kind))) => self.parts.ledger.refuse(key, &Fault::kms(kind)),
             Some((_, None)) => {}
-            None => {
+            None if uses_key(call) => {
                 if let Some(scope) = call.key().and_then(|key| self.parts.ledger.known(key)) {
                     scope.relent(asked);
                 }
             }
+            None => {}
         }
     }
 
@@ -281,9 +291,10 @@ impl Engine {
     ///
     /// # Errors
     /// The KMS's, after its consequences have been drawn.
-    pub async fn probe(&self, scope: &Scope, sample: Decrypt) -> Result<(), Fault> {
+    pub async fn probe(&self, probe: &Probe) -> Result<(), Fault> {
+        let (scope, sample) = (probe.scope(), probe.sample.clone());
         let asked = self.parts.ledger.ask();
-        let answer = self.ask(&self.parts.policy.upkeep(), &Call::Decrypt(sample), self.remote_deadline()).await;
+        let answer = self.ask(&self.parts.policy.probe(), &Call::Decrypt(sample), self.remote_deadline()).await;
         let outcome = answer.and_then(|held| match held.key() {
             Some(key) if key == scope.key() => Ok(()),
             _ => Err(Fault::kms(Kind::Garbled)),
@@ -300,11 +311,18 @@ impl Engine {
     pub async fn refresh(self: &Arc<Self>, most: usize) {
         let now = self.parts.clock.now();
         for entry in self.parts.cache.due(self.parts.ledger.upstream(), now, most) {
+            // A refusal of one, or silence, may have closed the others since.
+            if !entry.fresh(self.parts.clock.now()) {
+                continue;
+            }
             let fingerprint = entry.fingerprint();
             let permit = self.parts.policy.upkeep();
             let fill = || Arc::clone(self).fill(permit, fingerprint, entry.call().clone(), Purpose::Refresh);
             // What it brought is in the cache; that it failed is in the ledger.
-            let _ = self.flights.join(&fingerprint, fill).await;
+            let (_, landing) = self.flights.join(&fingerprint, fill).await;
+            if matches!(&landing, Ok(Err(fault)) if Evidence::of(fault) == Evidence::Silence) {
+                return;
+            }
         }
     }
 
@@ -337,6 +355,11 @@ impl Respond for Arc<Engine> {
             }
         }
     }
+}
+
+/// Whether the call does with the key what a disabled key refuses; reads are allowed always.
+const fn uses_key(call: &Call) -> bool {
+    matches!(call, Call::Encrypt(_) | Call::GenerateDataKey(_))
 }
 
 fn from_entry(entry: &Entry, plaintext: Secret) -> Answer {

@@ -12,7 +12,7 @@ mod reply;
 pub use action::Action;
 pub use call::{Call, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, Read};
 pub use context::{Context, ContextForm};
-pub use key::{KeyId, KeyName, KeyState, KeyVersion};
+pub use key::{KeyId, KeyName, KeyState, KeyVersion, bare};
 pub use reply::{Answer, DataKey, Decrypted, Document, Encrypted, Reply, RequestId};
 
 /// A ciphertext blob: what `Encrypt` returned, as bytes. `Debug` shows its length only; its bytes tell a reader of

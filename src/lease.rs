@@ -114,16 +114,28 @@ impl Lease {
     /// # Errors
     /// [`Stale`] where the scope was closed after the question was sent; the lease is then unchanged.
     pub fn consent(&mut self, asked: Asked, terms: &Terms) -> Result<(), Stale> {
-        if asked.epoch < self.barrier {
-            return Err(match &self.state {
-                State::Refused(fault) => Stale::Refused(fault.clone()),
-                State::Suspended | State::Unknown | State::Valid => Stale::Suspended,
-            });
+        if let Some(stale) = self.closed_since(asked) {
+            return Err(stale);
         }
         self.state = State::Valid;
         self.until = self.until.max(asked.sent + terms.duration);
         self.silent = false;
         Ok(())
+    }
+
+    /// What closed the lease after a question was `asked`, if anything did: the answer to it counts for nothing.
+    #[must_use]
+    pub fn closed_since(&self, asked: Asked) -> Option<Stale> {
+        (asked.epoch < self.barrier).then(|| match &self.state {
+            State::Refused(fault) => Stale::Refused(fault.clone()),
+            State::Suspended | State::Unknown | State::Valid => Stale::Suspended,
+        })
+    }
+
+    /// Whether the KMS refused, and has not relented.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        matches!(self.state, State::Refused(_))
     }
 
     /// The KMS refused. `next` is a new epoch, drawn before the lock on this lease was taken.
@@ -142,6 +154,18 @@ impl Lease {
             self.state = State::Suspended;
         }
         self.barrier = self.barrier.max(next);
+        self.until = Moment::BOOT;
+        self.silent = false;
+    }
+
+    /// As [`Lease::suspend`], and nothing that was kept is ever served again, though nobody refused: it was not consented
+    /// to for who asks now.
+    pub fn forget(&mut self, next: Epoch) {
+        if !matches!(self.state, State::Refused(_)) {
+            self.state = State::Unknown;
+        }
+        self.epoch = self.epoch.max(next).max(self.barrier);
+        self.barrier = self.epoch;
         self.until = Moment::BOOT;
         self.silent = false;
     }

@@ -12,14 +12,17 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::clock::{Clock, Moment};
-use crate::fault::Fault;
-use crate::kms::{Context, Decrypt, KeyId, KeyName};
-use crate::lease::{Asked, Epoch, Evidence, Standing, Terms};
+use crate::fault::{Fault, Kind};
+use crate::guard;
+use crate::kms::{Context, KeyId, KeyName};
+use crate::lease::{Asked, Epoch, Evidence, Stale, Standing, Terms};
 
 mod scope;
 
 use scope::{ContextScope, ScopeName};
-pub use scope::{Kept, Mark, Scope};
+pub use scope::{Kept, Mark, Probe, Scope};
+
+type Scopes = HashMap<ScopeName, Arc<Scope>>;
 
 /// All scopes of one upstream, and the order of their closings.
 #[derive(Debug)]
@@ -31,10 +34,13 @@ pub struct Ledger {
     epochs: AtomicU64,
     /// Questions from before this closing prove nothing for a scope that is not in `scopes` yet.
     barrier: AtomicU64,
-    scopes: RwLock<HashMap<ScopeName, Arc<Scope>>>,
+    scopes: RwLock<Scopes>,
     /// What aliases and ARNs turned out to mean.
     names: Mutex<HashMap<Box<str>, KeyId>>,
+    /// The last time that everything was suspended together.
+    suspended: AtomicU64,
     doubted: Mutex<Moment>,
+    hastened: Mutex<Moment>,
     hurry: Notify,
 }
 
@@ -61,7 +67,9 @@ impl Ledger {
             barrier: AtomicU64::new(0),
             scopes: RwLock::default(),
             names: Mutex::default(),
+            suspended: AtomicU64::new(0),
             doubted: Mutex::new(Moment::BOOT),
+            hastened: Mutex::new(Moment::BOOT),
             hurry: Notify::new(),
         }
     }
@@ -92,11 +100,14 @@ impl Ledger {
             return Arc::clone(scope);
         }
         let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
-        if scopes.len() >= SCOPES_MAX {
-            scopes.retain(|_, scope| scope.entries() > 0);
+        let contexts = |scopes: &Scopes| {
+            scopes.keys().filter(|other| other.key == *key && other.context != ContextScope::Absent).count()
+        };
+        let crowded = |scopes: &Scopes| scopes.len() >= SCOPES_MAX || contexts(scopes) >= CONTEXTS_PER_KEY;
+        if crowded(&scopes) || guard::in_use() * 2 > guard::capacity() {
+            scopes.retain(|_, scope| !scope.is_idle());
         }
-        let of_key = scopes.keys().filter(|other| other.key == *key).count();
-        if scopes.len() >= SCOPES_MAX || (of_key >= CONTEXTS_PER_KEY && !scopes.contains_key(&name)) {
+        if context.is_some() && !scopes.contains_key(&name) && crowded(&scopes) {
             name.context = ContextScope::Overflow;
         }
         let barrier = Epoch(self.barrier.load(Ordering::SeqCst));
@@ -131,22 +142,24 @@ impl Ledger {
     pub fn weigh(&self, fault: &Fault, scope: Option<&Scope>) {
         match (Evidence::of(fault), scope) {
             (Evidence::Nothing, _) | (Evidence::Silence | Evidence::ScopeDoubted, None) => {}
-            (Evidence::Silence, Some(scope)) => scope.silence(),
+            (Evidence::Silence, Some(scope)) => scope.silence(self.clock.now()),
             (Evidence::ScopeDoubted, Some(scope)) => scope.suspend(self.close()),
             (Evidence::KeyRefused, Some(scope)) => self.refuse(scope.key(), fault),
             // Some key is refused and the answer does not say which: ask about all of ours at once.
             (Evidence::KeyRefused, None) => self.hurry(),
             (Evidence::IdentityRefused, Some(scope)) => scope.refuse(fault, self.close()),
             (Evidence::IdentityRefused, None) => self.doubt(),
-            (Evidence::IdentityDoubted, _) => self.doubt(),
+            (Evidence::IdentityDoubted, _) => self.doubt_all(),
         }
     }
 
     /// The KMS refused a key that a request named.
     pub fn weigh_named(&self, fault: &Fault, name: &KeyName) {
         match Evidence::of(fault) {
-            Evidence::KeyRefused => self.refuse(&self.resolve(name), fault),
-            Evidence::IdentityDoubted => self.doubt(),
+            // What an alias means may have changed, and an ARN may be of another account: the probes will tell.
+            Evidence::KeyRefused if !name.is_id() => self.hurry(),
+            Evidence::KeyRefused => self.refuse(&KeyId::new(name.as_str()), fault),
+            Evidence::IdentityDoubted => self.doubt_all(),
             // A right to Encrypt that is missing says nothing of the right to Decrypt.
             Evidence::IdentityRefused | Evidence::Nothing | Evidence::ScopeDoubted | Evidence::Silence => {}
         }
@@ -155,6 +168,8 @@ impl Ledger {
     /// Ends the leases of `key` in every context, and wipes the keys that seal what it unwrapped.
     pub fn refuse(&self, key: &KeyId, fault: &Fault) {
         let next = self.close();
+        // So that the refusal is known also where nothing was ever kept.
+        drop(self.scope(key, None));
         for scope in self.all().iter().filter(|scope| scope.key() == key) {
             scope.refuse(fault, next);
         }
@@ -163,37 +178,78 @@ impl Ledger {
     /// Suspends every lease: something is wrong that is larger than one key.
     pub fn suspend_all(&self, why: &'static str) {
         let next = self.close();
+        self.suspended.fetch_max(next.0, Ordering::SeqCst);
         warn!(upstream = &*self.upstream, why, "all leases suspended until the KMS consents again");
         for scope in self.all() {
             scope.suspend(next);
         }
-        self.hurry.notify_one();
+        self.make_all_due();
+    }
+
+    /// As [`Ledger::suspend_all`], and what was kept is lost: it was allowed to somebody else than we are now.
+    pub fn forget_all(&self, why: &'static str) {
+        self.suspend_all(why);
+        let next = self.close();
+        for scope in self.all() {
+            scope.forget(next);
+        }
+    }
+
+    /// Whether an answer about `key` may still go out at `now`: nothing was closed since it was `asked`, and a lease
+    /// that began then would be in force.
+    ///
+    /// # Errors
+    /// The refusal that came between, or [`Kind::Lapsed`].
+    pub fn stands(&self, key: &KeyId, asked: Asked, now: Moment) -> Result<(), Fault> {
+        let lapsed = Fault::kms(Kind::Lapsed);
+        let scopes = self.all();
+        let closed = scopes.iter().filter(|scope| scope.key() == key).find_map(|scope| scope.closed_since(asked));
+        match closed {
+            Some(Stale::Refused(fault)) => Err(fault),
+            Some(Stale::Suspended) => Err(lapsed),
+            None if asked.epoch.0 < self.suspended.load(Ordering::SeqCst) => Err(lapsed),
+            None if now >= asked.sent + self.terms.duration => Err(lapsed),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of scopes that hold nothing, and of the guarded memory that their sealing keys take.
+    pub fn reap(&self) {
+        self.scopes.write().unwrap_or_else(PoisonError::into_inner).retain(|_, scope| !scope.is_idle());
     }
 
     /// Scopes whose probe is due at `now`; marks them as asked.
     #[must_use]
-    pub fn due(&self, now: Moment) -> Vec<(Arc<Scope>, Decrypt)> {
-        let take = |scope: &Arc<Scope>| scope.take_probe(now).map(|sample| (Arc::clone(scope), sample));
-        self.all().iter().filter_map(take).collect()
+    pub fn due(&self, now: Moment) -> Vec<Probe> {
+        self.all().iter().filter_map(|scope| scope.take_probe(now)).collect()
     }
 
     /// Makes all probes due, at most every half probe interval.
     fn hurry(&self) {
-        if self.once_per(self.terms.probe / 2) {
+        if self.once_per(&self.hastened, self.terms.probe / 2) {
             self.make_all_due();
         }
     }
 
+    /// One ciphertext was denied to us, and it may be a stranger's: at most once a probe interval.
     fn doubt(&self) {
-        if self.once_per(self.terms.probe) {
-            self.suspend_all("the KMS doubts our identity");
-            self.make_all_due();
+        if self.once_per(&self.doubted, self.terms.probe) {
+            self.suspend_all("the KMS denied us a ciphertext of a key that we do not know");
         }
     }
 
-    fn once_per(&self, interval: Duration) -> bool {
+    /// Our credentials were refused. Nothing is gained by closing what is closed.
+    fn doubt_all(&self) {
         let now = self.clock.now();
-        let mut last = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = |scope: &Arc<Scope>| matches!(scope.standing(now), Standing::Serving | Standing::ServingByGrace);
+        if self.all().iter().any(serving) {
+            self.suspend_all("the KMS refuses our credentials");
+        }
+    }
+
+    fn once_per(&self, last: &Mutex<Moment>, interval: Duration) -> bool {
+        let now = self.clock.now();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let due = now.since(*last) >= interval;
         if due {
             *last = now;

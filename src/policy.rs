@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply};
+use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply, bare};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -89,6 +89,12 @@ impl Policy {
         Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None }
     }
 
+    /// As [`Policy::upkeep`], for what cannot wait behind callers: the probes that leases live by.
+    #[must_use]
+    pub const fn probe(&self) -> Permit {
+        Permit { holder: Holder::Probe, action: Action::Decrypt, requested: None }
+    }
+
     /// Decides whether what `key` made may go to the holder of `permit`, by the rules in force now.
     ///
     /// # Errors
@@ -113,18 +119,10 @@ impl Policy {
         let grants = self.grants.load();
         let rules = match &permit.holder {
             Holder::Caller { name, .. } => grants.get(name).map_or(&[][..], |grant| &grant.rules),
-            Holder::Upkeep => &[],
+            Holder::Probe | Holder::Upkeep => &[],
         };
         if rules.iter().any(covers) { Ok(Release(())) } else { Err(Fault::proxy(Kind::Forbidden)) }
     }
-}
-
-fn bare(listed: &str) -> &str {
-    // As KeyName::bare, for a configured name that is never sent.
-    listed
-        .strip_prefix("acs:kms:")
-        .and_then(|arn| arn.rsplit(':').next())
-        .map_or(listed, |resource| resource.strip_prefix("key/").unwrap_or(resource))
 }
 
 /// Leave to ask: proof that policy was consulted for this caller and this action.
@@ -145,6 +143,7 @@ pub struct Permit {
 #[derive(Clone, Debug)]
 enum Holder {
     Caller { name: CallerName, share: CallerName },
+    Probe,
     Upkeep,
 }
 
@@ -154,8 +153,14 @@ impl Permit {
     pub const fn share(&self) -> Option<&CallerName> {
         match &self.holder {
             Holder::Caller { share, .. } => Some(share),
-            Holder::Upkeep => None,
+            Holder::Probe | Holder::Upkeep => None,
         }
+    }
+
+    /// Whether it goes before all callers.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self.holder, Holder::Probe)
     }
 
     /// What is asked.
@@ -199,6 +204,16 @@ impl Held {
         }
     }
 
+    /// Whether it holds anything in clear.
+    #[must_use]
+    pub const fn is_secret(&self) -> bool {
+        match &self.0.reply {
+            Reply::DataKey(reply) => reply.plaintext.is_some(),
+            Reply::Decrypted(_) => true,
+            Reply::Document(_) | Reply::Encrypted(_) => false,
+        }
+    }
+
     /// A `DescribeKey` that says which key is in which state; not a secret.
     #[must_use]
     pub const fn described(&self) -> Option<&(KeyId, KeyState)> {
@@ -218,5 +233,110 @@ impl Held {
     #[must_use]
     pub fn into_inner(self, _: &Release) -> Answer {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Door, Entry, Identity};
+    use crate::claim::{Claim, ListenerName, Peer, PeerOrigin};
+    use crate::clock::{Clock, Manual};
+    use crate::kms::{Ciphertext, Decrypt, Encrypt, Extra, Read};
+    use crate::secret::Secret;
+
+    const ARN: &str = "acs:kms:cn-hangzhou:1234:key/key-1";
+
+    fn caller() -> Caller {
+        let (name, listener) = (CallerName::new("plugin"), ListenerName::new("ack"));
+        let entry = Entry { name, listener: listener.clone(), identity: Identity::Listener };
+        let peer = Peer { listener, origin: PeerOrigin::Unix(None), certificate_names: Arc::from([]) };
+        let clock = Manual::at(jiff::Timestamp::UNIX_EPOCH);
+        Door::new(vec![entry]).unwrap().admit(&peer, &Claim::Anonymous, clock.now(), clock.wall()).unwrap()
+    }
+
+    fn policy(actions: &[Action], keys: &[&str]) -> Arc<Policy> {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        let rules = vec![Rule { actions: actions.to_vec(), keys }];
+        Policy::new(HashMap::from([(CallerName::new("plugin"), Grant { rules, share: CallerName::new("plugin") })]))
+    }
+
+    fn encrypt(key: &str) -> Call {
+        let (key, plaintext) = (KeyName::new(key), Secret::default());
+        Call::Encrypt(Encrypt { key, plaintext, context: None, dry_run: false, extra: Extra::default() })
+    }
+
+    fn decrypt() -> Call {
+        let ciphertext = Ciphertext::new(vec![1]);
+        Call::Decrypt(Decrypt { ciphertext, context: None, dry_run: false, extra: Extra::default() })
+    }
+
+    fn list(key: Option<&str>) -> Call {
+        let action = if key.is_some() { Action::ListKeyVersions } else { Action::ListKeys };
+        Call::Read(Read { action, key: key.map(KeyName::new), extra: Extra::default() })
+    }
+
+    fn allows(policy: &Policy, call: &Call) -> bool {
+        policy.permit(&caller(), call).is_ok()
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_id_and_its_arn_and_an_alias_only_by_itself() {
+        for listed in ["key-1", ARN] {
+            let policy = policy(&[Action::Encrypt], &[listed]);
+            assert!(allows(&policy, &encrypt("key-1")));
+            assert!(allows(&policy, &encrypt(ARN)));
+            assert!(!allows(&policy, &encrypt("key-10")));
+            assert!(!allows(&policy, &encrypt("alias/one")));
+        }
+        let policy = policy(&[Action::Encrypt], &["alias/one"]);
+        assert!(allows(&policy, &encrypt("alias/one")));
+        assert!(!allows(&policy, &encrypt("key-1")));
+    }
+
+    #[test]
+    fn one_action_does_not_imply_another() {
+        let policy = policy(&[Action::Encrypt], &["*"]);
+        assert!(allows(&policy, &encrypt("key-1")));
+        assert!(!allows(&policy, &decrypt()));
+        assert!(!allows(&policy, &list(Some("key-1"))));
+    }
+
+    #[test]
+    fn a_decrypt_is_permitted_provisionally_and_released_by_the_key_of_its_answer() {
+        let policy = policy(&[Action::Decrypt], &["key-1", "alias/two"]);
+        let permit = policy.permit(&caller(), &decrypt()).unwrap();
+        assert!(policy.release(&permit, &KeyId::new("key-1")).is_ok());
+        assert!(policy.release(&permit, &KeyId::new("key-2")).is_err());
+        assert!(policy.release_list(&permit).is_err());
+    }
+
+    #[test]
+    fn account_wide_lists_need_every_key() {
+        let one = policy(&[Action::ListKeys, Action::ListKeyVersions], &["key-1"]);
+        assert!(!allows(&one, &list(None)));
+        assert!(allows(&one, &list(Some("key-1"))));
+        let all = policy(&[Action::ListKeys], &["*"]);
+        let permit = all.permit(&caller(), &list(None)).unwrap();
+        assert!(all.release_list(&permit).is_ok());
+    }
+
+    #[test]
+    fn rules_that_were_withdrawn_release_nothing_of_what_they_permitted() {
+        let policy = policy(&[Action::Decrypt, Action::ListKeys], &["*"]);
+        let decrypting = policy.permit(&caller(), &decrypt()).unwrap();
+        let listing = policy.permit(&caller(), &list(None)).unwrap();
+        policy.replace(HashMap::new());
+        assert!(policy.release(&decrypting, &KeyId::new("key-1")).is_err());
+        assert!(policy.release_list(&listing).is_err());
+        assert!(!allows(&policy, &decrypt()));
+    }
+
+    #[test]
+    fn our_own_upkeep_may_ask_and_is_never_given_anything() {
+        let policy = policy(&[Action::Decrypt], &["*"]);
+        let permit = policy.upkeep();
+        assert_eq!(permit.share(), None);
+        assert!(policy.release(&permit, &KeyId::new("key-1")).is_err());
     }
 }

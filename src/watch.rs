@@ -15,8 +15,9 @@ use tracing::{debug, warn};
 use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::engine::Engine;
+use crate::fault::Fault;
 use crate::kms::KeyId;
-use crate::ledger::word;
+use crate::ledger::{Probe, word};
 use crate::metrics;
 
 /// The upkeep of one upstream.
@@ -63,18 +64,11 @@ impl Watch {
     pub fn turn(&self, now: Moment) {
         self.engine.check_drift(now);
         self.check_identity();
-        for (scope, sample) in self.engine.ledger().due(now) {
+        for probe in self.engine.ledger().due(now) {
             let (engine, probing) = (Arc::clone(&self.engine), Arc::clone(&self.probing));
             self.tasks.spawn(async move {
                 let Ok(_place) = probing.acquire().await else { return };
-                let outcome = engine.probe(&scope, sample).await;
-                let label = outcome.as_ref().err().map_or("ok", |fault| fault.kind().label());
-                ::metrics::counter!(metrics::PROBES, "upstream" => engine.ledger().upstream().to_owned(), "outcome" => label)
-                    .increment(1);
-                match outcome {
-                    Ok(()) => debug!(key = %scope.key(), "probe: the KMS consents"),
-                    Err(fault) => warn!(key = %scope.key(), %fault, "probe failed"),
-                }
+                note(engine.ledger().upstream(), &probe, engine.probe(&probe).await);
             });
         }
         self.publish(now);
@@ -90,7 +84,7 @@ impl Watch {
         *known = current;
         drop(known);
         if had_one {
-            self.engine.ledger().suspend_all("our identity at the KMS has changed");
+            self.engine.ledger().forget_all("our identity at the KMS has changed");
         }
     }
 
@@ -101,6 +95,7 @@ impl Watch {
         if now.since(published.at) < PUBLISH {
             return;
         }
+        self.engine.ledger().reap();
         let upstream = self.engine.ledger().upstream();
         let mut keys = BTreeMap::new();
         for report in self.engine.ledger().report(now) {
@@ -116,6 +111,15 @@ impl Watch {
             }
         }
         *published = Published { at: now, states: keys };
+    }
+}
+
+fn note(upstream: &str, probe: &Probe, outcome: Result<(), Fault>) {
+    let label = outcome.as_ref().err().map_or(metrics::OK, |fault| fault.kind().label());
+    ::metrics::counter!(metrics::PROBES, "upstream" => upstream.to_owned(), "outcome" => label).increment(1);
+    match outcome {
+        Ok(()) => debug!(key = %probe.scope().key(), "probe: the KMS consents"),
+        Err(fault) => warn!(key = %probe.scope().key(), %fault, "probe failed"),
     }
 }
 

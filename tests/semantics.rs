@@ -4,6 +4,8 @@
 
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/schedules.rs"]
+mod schedules;
 
 use std::collections::HashMap;
 use std::sync::Arc;

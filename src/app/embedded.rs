@@ -230,20 +230,27 @@ kmsproxy listens on https://{address}   (Ctrl-C stops it)
   control     curl --unix-socket {control} http://localhost/keys
 
 Python SDK, aliyun-python-sdk-kms:
+  from aliyunsdkcore.client import AcsClient
+  from aliyunsdkkms.request.v20160120.EncryptRequest import EncryptRequest
   client = AcsClient("{ACCESS_KEY_ID}", open("{secret}").read(), "cn-hangzhou", port={port}, verify="{ca}")
   request = EncryptRequest(); request.set_KeyId("{key}"); request.set_Plaintext("aGVsbG8=")
   request.set_endpoint("127.0.0.1"); request.set_protocol_type("https"); request.set_accept_format("JSON")
   print(client.do_action_with_exception(request))
 
 Python SDK, alibabacloud_kms20160120:
+  from alibabacloud_kms20160120.client import Client
+  from alibabacloud_kms20160120.models import EncryptRequest
+  from alibabacloud_tea_openapi.models import Config
   config = Config(access_key_id="{ACCESS_KEY_ID}", access_key_secret=open("{secret}").read(),
                   endpoint="{address}", protocol="https", ca="{ca}", region_id="cn-hangzhou")
   print(Client(config).encrypt(EncryptRequest(key_id="{key}", plaintext="aGVsbG8=")))
 
 Node SDK, @alicloud/kms20160120 (run with NODE_EXTRA_CA_CERTS={ca}):
+  const fs = require('fs'), {{ default: Client, EncryptRequest }} = require('@alicloud/kms20160120');
+  const {{ Config }} = require('@alicloud/rpc-client');
   const client = new Client(new Config({{ accessKeyId: '{ACCESS_KEY_ID}', accessKeySecret: fs.readFileSync('{secret}', 'utf8'),
     endpoint: '{address}', protocol: 'https', regionId: 'cn-hangzhou' }}));
-  console.log(await client.encrypt(new EncryptRequest({{ keyId: '{key}', plaintext: 'aGVsbG8=' }})));
+  client.encrypt(new EncryptRequest({{ keyId: '{key}', plaintext: 'aGVsbG8=' }})).then(console.log);
 
 aliyun CLI:
   SSL_CERT_FILE={ca} aliyun kms Encrypt --endpoint {address} --region cn-hangzhou --mode AK \

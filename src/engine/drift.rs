@@ -23,7 +23,8 @@ impl Drift {
             return false;
         }
         self.sampled_ms.store(millis(now), Ordering::Relaxed);
-        let distance = distance(clock, now);
+        // Both clocks in one breath: `now` may have been taken a while ago.
+        let distance = distance(clock, clock.now());
         let before = self.distance_ms.swap(distance, Ordering::Relaxed);
         distance.abs_diff(before) > DRIFT_MAX_MS
     }

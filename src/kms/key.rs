@@ -48,11 +48,26 @@ impl KeyName {
     /// region name the same key; an alias and the id behind it are not bare-equal.
     #[must_use]
     pub fn bare(&self) -> &str {
-        if !self.0.starts_with("acs:kms:") {
-            return &self.0;
+        bare(&self.0)
+    }
+
+    /// Whether it is a key id: neither an alias nor an ARN.
+    #[must_use]
+    pub fn is_id(&self) -> bool {
+        self.bare() == &*self.0 && !self.0.starts_with("alias/")
+    }
+}
+
+/// `name` without the ARN around it, as for [`KeyName::bare`]. An ARN has exactly five parts: whatever else begins like
+/// one is a name of its own, which no rule and no key has.
+#[must_use]
+pub fn bare(name: &str) -> &str {
+    let mut parts = name.splitn(5, ':');
+    match (parts.next(), parts.next(), parts.nth(2)) {
+        (Some("acs"), Some("kms"), Some(resource)) if !resource.contains(':') => {
+            resource.strip_prefix("key/").unwrap_or(resource)
         }
-        let resource = self.0.rsplit(':').next().unwrap_or(&self.0);
-        resource.strip_prefix("key/").unwrap_or(resource)
+        _ => name,
     }
 }
 

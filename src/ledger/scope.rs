@@ -46,6 +46,7 @@ struct Inner {
     /// One ciphertext that the KMS has unwrapped: asked again to see whether it still would.
     sample: Option<Decrypt>,
     probe_due: Moment,
+    probing: bool,
 }
 
 /// What was kept of an answer: for which epoch, and sealed, where there was room for a sealing key.
@@ -59,7 +60,8 @@ pub struct Kept {
 
 impl Scope {
     pub(super) fn new(upstream: &Arc<str>, name: &ScopeName, terms: Terms, barrier: Epoch) -> Arc<Self> {
-        let inner = Inner { lease: Lease::unknown(barrier), seal: None, sample: None, probe_due: Moment::BOOT };
+        let inner =
+            Inner { lease: Lease::unknown(barrier), seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
         Arc::new(Self {
             upstream: Arc::clone(upstream),
             name: name.clone(),
@@ -182,36 +184,86 @@ impl Scope {
         info!(upstream = &*self.upstream, key = %self.name.key, "lease suspended");
     }
 
-    pub(super) fn silence(&self) {
-        self.write().lease.silence();
+    /// The KMS did not answer; it is asked again soon, so that two lost probes do not cost a healthy lease.
+    pub(super) fn silence(&self, now: Moment) {
+        let mut inner = self.write();
+        inner.lease.silence();
+        inner.probe_due = inner.probe_due.min(now + self.terms.probe / 5);
+        drop(inner);
         debug!(key = %self.name.key, "the KMS is silent; the lease is not renewed");
+    }
+
+    pub(super) fn forget(&self, next: Epoch) {
+        let mut inner = self.write();
+        inner.lease.forget(next);
+        inner.seal = None;
+    }
+
+    /// Whether there is anything in it to lose, for now or for somebody who is about to keep something here. To be asked
+    /// under the lock of the map that holds the one reference.
+    pub(super) fn is_idle(self: &Arc<Self>) -> bool {
+        let refusing = matches!(self.name.context, ContextScope::Absent) && self.is_refused();
+        self.entries() == 0 && Arc::strong_count(self) == 1 && !refusing
+    }
+
+    fn is_refused(&self) -> bool {
+        self.inner.read().is_ok_and(|inner| inner.lease.is_refused())
+    }
+
+    /// What closed the scope after `asked`, if anything did.
+    pub(super) fn closed_since(&self, asked: Asked) -> Option<Stale> {
+        self.write().lease.closed_since(asked)
     }
 
     pub(super) fn make_due(&self) {
         self.write().probe_due = Moment::BOOT;
     }
 
-    pub(super) fn take_probe(&self, now: Moment) -> Option<Decrypt> {
+    pub(super) fn take_probe(self: &Arc<Self>, now: Moment) -> Option<Probe> {
         if self.entries() == 0 || !self.renewable() {
             return None;
         }
         let mut inner = self.write();
-        if now < inner.probe_due {
+        if now < inner.probe_due || inner.probing {
             return None;
         }
         let sample = inner.sample.clone()?;
         inner.probe_due = now + jittered(self.terms.probe);
-        Some(sample)
+        inner.probing = true;
+        Some(Probe { scope: Arc::clone(self), sample })
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(|poisoned| {
             let mut inner = poisoned.into_inner();
             inner.seal = None;
-            inner.lease = Lease::unknown(inner.lease.epoch());
+            let epoch = inner.lease.epoch();
+            inner.lease.forget(epoch);
             self.inner.clear_poison();
             inner
         })
+    }
+}
+
+/// A probe that is due. While it lives, its scope has no other.
+#[derive(Debug)]
+pub struct Probe {
+    scope: Arc<Scope>,
+    /// What to ask.
+    pub sample: Decrypt,
+}
+
+impl Probe {
+    /// The scope that it is about.
+    #[must_use]
+    pub const fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.scope.write().probing = false;
     }
 }
 
