@@ -1,5 +1,6 @@
 //! What our upstream sends, our face understands, and the other way round: the two are put against each other over a
 //! real socket. Each must be the other's mirror, or a caller would see less of the KMS than the KMS said.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "mirror/given.rs"]
 mod given;

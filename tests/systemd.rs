@@ -448,9 +448,9 @@ fn read_all(stream: &mut impl Read) -> String {
 fn units_with_a_stub() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for unit in UNITS {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit)).unwrap();
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit)).unwrap();
         let text = text.replace("ExecStart=/usr/bin/kmsproxy ", "ExecStart=/bin/true ");
-        std::fs::write(folder.path().join(unit), text).unwrap();
+        fs::write(folder.path().join(unit), text).unwrap();
     }
     folder
 }

@@ -203,7 +203,13 @@ pub fn source(config: &Config, env: Environment<'_>, ways: &Ways) -> Result<Box<
 fn assuming(config: &Config, env: Environment<'_>, ways: &Ways) -> Result<Box<dyn Fetch>, Lack> {
     Ok(match config.id {
         Some(_) => Box::new(file::AccessKey::from_config(config, env)?),
-        None => Box::new(chain::Chain::new(config, env, ways)),
+        None => {
+            // What the role is to be is not what whoever assumes it is: RRSA would ask for the wrong role.
+            let (role_arn, role_session_name, external_id) = (None, None, None);
+            let (policy, duration_seconds) = (None, None);
+            let own = Config { role_arn, role_session_name, external_id, policy, duration_seconds, ..config.clone() };
+            Box::new(chain::Chain::new(&own, env, ways))
+        }
     })
 }
 
@@ -418,6 +424,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_role_is_assumed_by_whom_the_chain_finds_and_nothing_of_it_is_asked_for_them() {
+        let sts = Server::play(sts_grant).await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "e30").unwrap();
+        let env = [
+            ("ALIBABA_CLOUD_ROLE_ARN", "acs:ram::1:role/pod"),
+            ("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "p"),
+            ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", file.path().to_str().unwrap()),
+        ];
+        let config = Config {
+            role_arn: Some("acs:ram::2:role/kms".into()),
+            role_session_name: Some("node-1".into()),
+            policy: Some("{}".into()),
+            duration_seconds: Some(900),
+            sts_endpoint: Some(sts.url()),
+            ..of(Source::Role)
+        };
+        assert_eq!(fetched(&config, &env).await, Ok(session("acs:ram::2:role/kms")));
+        let asked = sts.asked();
+        let seen = |name: &str| asked.iter().map(|asked| asked.parameter(name).map(decoded)).collect::<Vec<_>>();
+        let both = |one: &str, other: &str| vec![Some(one.to_owned()), Some(other.to_owned())];
+        assert_eq!(seen("Action"), both("AssumeRoleWithOIDC", "AssumeRole"));
+        assert_eq!(seen("RoleArn"), both("acs:ram::1:role/pod", "acs:ram::2:role/kms"));
+        assert_eq!(seen("RoleSessionName"), both("kmsproxy", "node-1"));
+        assert_eq!(seen("DurationSeconds"), both("3600", "900"));
+        assert_eq!(seen("Policy"), [None, Some("{}".to_owned())]);
+        assert!(is_signed(&asked[1], "stssecret"));
+    }
+
+    #[tokio::test]
     async fn what_sts_refuses_is_told_by_status_and_code_alone() {
         let sts = Server::play(|_, _| {
             answer(403, "", r#"{"Code":"NoPermission","Message":"not for AKSECRET","RequestId":"R"}"#)
@@ -603,6 +639,9 @@ mod tests {
         ];
         let before = metadata.asked().len();
         let lack = Lack::failed("oidc: STS answered 403 NoPermission");
+        assert_eq!(fetched(&config, &env).await, Err(lack));
+        std::fs::remove_file(file.path()).unwrap();
+        let lack = Lack::failed(format!("oidc: {} is not there", file.path().display()));
         assert_eq!(fetched(&config, &env).await, Err(lack));
         assert_eq!(metadata.asked().len(), before, "no other identity was tried");
     }

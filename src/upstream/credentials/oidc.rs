@@ -39,7 +39,8 @@ impl Oidc {
 impl Fetch for Oidc {
     fn fetch(&self) -> Fetching<'_> {
         Box::pin(async {
-            let token = file::read_token(&self.token_file)?;
+            // It is named, so a token that is not there is a failure, and no reason to be somebody else.
+            let token = file::read_token(&self.token_file).map_err(|lack| Lack::failed(lack.to_string()))?;
             self.session.assume_with_oidc(&self.sts, &self.provider_arn, &token).await
         })
     }
