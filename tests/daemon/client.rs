@@ -21,25 +21,25 @@ use super::process::Daemon;
 
 /// How to reach a face, and as whom.
 #[derive(Clone)]
-pub struct Target {
-    pub address: String,
-    pub ca_file: Option<String>,
-    pub access_key: String,
-    pub secret: String,
+pub(crate) struct Target {
+    pub(crate) address: String,
+    pub(crate) ca_file: Option<String>,
+    pub(crate) access_key: String,
+    pub(crate) secret: String,
 }
 
 /// What came back: status and JSON body.
-pub type Outcome = (u16, Value);
+pub(crate) type Outcome = (u16, Value);
 
 /// One kept-alive connection.
-pub struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     target: Target,
 }
 
 impl Target {
     /// The face of `kmsproxy dev` or `emulator`.
-    pub fn of(daemon: &Daemon) -> Self {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
         let secret = std::fs::read_to_string(daemon.at("secret_file")).unwrap();
         Self {
             address: daemon.at("address").into(),
@@ -49,7 +49,7 @@ impl Target {
         }
     }
 
-    pub async fn connect(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         let sender = match (self.address.strip_prefix("unix:"), &self.ca_file) {
             (Some(path), _) => speak(UnixStream::connect(path).await.unwrap()).await,
             (None, None) => speak(TcpStream::connect(&self.address).await.unwrap()).await,
@@ -63,18 +63,18 @@ impl Target {
     }
 
     /// One call on a connection of its own.
-    pub async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
+    pub(crate) async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
         self.connect().await.call(action, parameters).await
     }
 }
 
 impl Client {
-    pub async fn call(&mut self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
+    pub(crate) async fn call(&mut self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
         let request = signed(&self.target, action, parameters);
         self.send(request).await
     }
 
-    pub async fn send(&mut self, request: http::Request<Full<Bytes>>) -> Outcome {
+    pub(crate) async fn send(&mut self, request: http::Request<Full<Bytes>>) -> Outcome {
         let response = tokio::time::timeout(Duration::from_secs(20), self.sender.send_request(request));
         let (parts, body) = response.await.expect("an answer").unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -84,7 +84,7 @@ impl Client {
 }
 
 /// A signed request for `target`.
-pub fn signed(target: &Target, action: &str, parameters: &[(&str, &str)]) -> http::Request<Full<Bytes>> {
+pub(crate) fn signed(target: &Target, action: &str, parameters: &[(&str, &str)]) -> http::Request<Full<Bytes>> {
     let body = form(parameters);
     let secret = Secret::copied(target.secret.as_bytes());
     let nonce = uuid::Uuid::new_v4().simple().to_string();
@@ -103,7 +103,7 @@ pub fn signed(target: &Target, action: &str, parameters: &[(&str, &str)]) -> htt
 }
 
 /// Over HTTP on a unix socket without any signature: the control API, and metrics.
-pub async fn plain(socket: &Path, method: &str, path: &str, body: &str) -> Outcome {
+pub(crate) async fn plain(socket: &Path, method: &str, path: &str, body: &str) -> Outcome {
     let target = Target {
         address: format!("unix:{}", socket.display()),
         ca_file: None,
@@ -120,15 +120,21 @@ pub async fn plain(socket: &Path, method: &str, path: &str, body: &str) -> Outco
 }
 
 /// A GET over plain TCP.
-pub async fn get(address: &str, path: &str) -> Outcome {
+pub(crate) async fn get(address: &str, path: &str) -> Outcome {
+    bare(address, "GET", path).await
+}
+
+/// A request without a body over plain TCP; what came back is text.
+pub(crate) async fn bare(address: &str, method: &str, path: &str) -> Outcome {
     let mut sender = speak(TcpStream::connect(address).await.unwrap()).await;
-    let request = http::Request::get(path).header("host", "localhost").body(Full::default()).unwrap();
+    let request = http::Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.body(Full::default()).unwrap();
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (parts.status.as_u16(), String::from_utf8_lossy(&body).into())
 }
 
-pub fn tls(ca: &str) -> tokio_rustls::TlsConnector {
+pub(crate) fn tls(ca: &str) -> tokio_rustls::TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
