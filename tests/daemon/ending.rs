@@ -83,14 +83,11 @@ async fn what_dev_encrypted_is_decrypted_after_a_restart_on_the_same_state() {
 fn a_second_dev_on_the_same_state_says_that_it_is_in_use_and_leaves_the_first_alone() {
     let first = Daemon::dev(&[]);
     let state = Path::new(first.at("ca_file")).parent().unwrap();
-    let before = std::fs::read_to_string(state.join("kmsproxy.toml")).unwrap();
-    let second =
-        run(&["dev", "--kms-latency", "5ms", "--listen", "127.0.0.1:0", "--state-dir", state.to_str().unwrap()]);
+    let second = run(&["dev", "--listen", "127.0.0.1:0", "--state-dir", state.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(78), "{said}");
     assert!(said.contains("is in use by another process: stop that one, or choose another state directory"), "{said}");
     assert!(first.control().exists());
-    assert_eq!(std::fs::read_to_string(state.join("kmsproxy.toml")).unwrap(), before);
 }
 
 #[test]
@@ -114,7 +111,7 @@ fn a_taken_port_is_75_in_every_command() {
 #[test]
 fn wrong_usage_is_64_and_a_wrong_configuration_78() {
     for arguments in [&["nonsense"][..], &["serve", "--nonsense"], &[], &["dev", "--listen", "here"]] {
-        ends_with(64, "Usage: kmsproxy", arguments);
+        ends_with(64, "--help", arguments);
     }
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("kmsproxy.toml");
@@ -141,7 +138,7 @@ upstream = "local"
 [[caller]]
 name = "somebody"
 listener = "plain"
-access_key = {{ id = "LTAIlocal", secret_env = "KMSPROXY_TEST_SECRET" }}
+access_key = {{ id = "LTAIlocal", secret_env = "PLAIN_CALLER_SECRET" }}
 allow = [{{ actions = ["Decrypt"], keys = ["*"] }}]
 {more}"#
     )
@@ -157,7 +154,7 @@ fn ends_with(code: i32, part: &str, arguments: &[&str]) {
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kmsproxy"))
         .args(arguments)
-        .env("KMSPROXY_TEST_SECRET", "localsecret")
+        .env("PLAIN_CALLER_SECRET", "localsecret")
         .output()
         .unwrap()
 }

@@ -92,12 +92,12 @@ async fn crowded() -> Scene {
 /// process is stopped until the daemon has heard everyone.
 async fn crowd(scene: &Scene, behaviour: &Value) -> Vec<Outcome> {
     let blobs = scene.ciphertexts(&scene.key(), 2).await;
-    let (status, warm) = scene.unix.call("Decrypt", &[("CiphertextBlob", &blobs[0])]).await;
+    let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
+    let (status, warm) = ask(Arc::clone(&path), request(&blobs[0]).into(), Arc::default()).await;
     assert_eq!(status, 200, "{warm}");
     scene.behave(behaviour).await;
     scene.steer("POST", "/calls/reset", "").await;
     scene.emulator.signal("-STOP");
-    let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
     let request: Arc<str> = request(&blobs[1]).into();
     let (heard, mut callers) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
     for _ in 0..CALLERS {

@@ -85,6 +85,7 @@ impl Daemon {
     }
 
     /// All that it has logged.
+    #[allow(dead_code, reason = "not every test that starts a daemon reads its log")]
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
