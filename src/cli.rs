@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
@@ -168,9 +169,10 @@ fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) 
         Ok(arguments) => arguments,
         Err(message) => return parted(&message),
     };
-    if let Err(message) = arguments.logging.start(&environment) {
-        return ended(Exit::Usage, message);
-    }
+    let _written = match arguments.logging.start(&environment) {
+        Ok(guard) => guard,
+        Err(message) => return ended(Exit::Usage, message),
+    };
     match arguments.command {
         Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
@@ -250,7 +252,9 @@ impl<const PORT: u16> Embedded<PORT> {
 }
 
 impl Logging {
-    fn start(&self, environment: &Environment) -> Result<(), String> {
+    /// Lines are written by a thread of their own, and dropped where that cannot keep up: a standard error that nobody
+    /// reads shall not stop a request. What is left is written when the guard is dropped.
+    fn start(&self, environment: &Environment) -> Result<WorkerGuard, String> {
         let level = self.log.as_deref().or_else(|| environment.text("KMSPROXY_LOG")).unwrap_or(LOG_DEFAULT);
         let filter = EnvFilter::try_new(level).map_err(|error| format!("KMSPROXY_LOG: {error}"))?;
         let format = match (self.log_format, environment.text("KMSPROXY_LOG_FORMAT")) {
@@ -260,12 +264,13 @@ impl Logging {
             }
             (None, None) => LogFormat::Text,
         };
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
         let started = match format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
-        started.map_err(|error| error.to_string())
+        started.map_err(|error| error.to_string()).map(|()| guard)
     }
 }
 

@@ -19,12 +19,23 @@ pub struct Limits {
     pub queued: usize,
 }
 
+/// Who goes before whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Waits its turn.
+    Call,
+    /// Has places of its own, and goes out during a pause as well: a few calls a second at most.
+    Probe,
+}
+
 /// The guard of one upstream's quota. Every attempt, retries included, needs a [`Pass`].
 #[derive(Debug)]
 pub struct Governor {
     limits: Limits,
     clock: Arc<dyn Clock>,
     places: Semaphore,
+    /// For probes alone: leases live by them, so neither a queue nor a pause may stand before one.
+    reserved: Semaphore,
     queued: AtomicUsize,
     quota: Mutex<Quota>,
 }
@@ -34,7 +45,8 @@ impl Governor {
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let quota = Mutex::new(Quota::new(clock.now()));
-        Self { limits, places: Semaphore::new(limits.in_flight.max(1)), queued: AtomicUsize::new(0), quota, clock }
+        let (places, reserved) = (Semaphore::new(limits.in_flight.max(1)), Semaphore::new(RESERVED));
+        Self { limits, places, reserved, queued: AtomicUsize::new(0), quota, clock }
     }
 
     /// Waits for a place in the window, through a pause if it ends in time. Dropping the future gives the wait up.
@@ -42,7 +54,10 @@ impl Governor {
     /// # Errors
     /// [`Kind::Throttled`] at once where a pause outlasts `deadline`; [`Kind::Overloaded`] where too many wait
     /// already, or no place was free before `deadline`.
-    pub async fn admit(&self, deadline: Deadline) -> Result<Pass<'_>, Fault> {
+    pub async fn admit(&self, priority: Priority, deadline: Deadline) -> Result<Pass<'_>, Fault> {
+        if priority == Priority::Probe {
+            return Ok(Pass { _place: self.next_place(&self.reserved, deadline).await? });
+        }
         if self.pause() == Duration::ZERO
             && let Ok(place) = self.places.try_acquire()
         {
@@ -51,7 +66,7 @@ impl Governor {
         let _waiting = self.queue_up()?;
         loop {
             self.wait_out_pause(deadline).await?;
-            let place = self.next_place(deadline).await?;
+            let place = self.next_place(&self.places, deadline).await?;
             if self.pause() == Duration::ZERO {
                 return Ok(Pass { _place: place });
             }
@@ -114,9 +129,9 @@ impl Governor {
         }
     }
 
-    async fn next_place(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, Fault> {
+    async fn next_place<'s>(&self, places: &'s Semaphore, deadline: Deadline) -> Result<SemaphorePermit<'s>, Fault> {
         let left = deadline.remaining(self.clock.now());
-        match tokio::time::timeout(left, self.places.acquire()).await {
+        match tokio::time::timeout(left, places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => Err(Fault::proxy(Kind::Overloaded)),
         }
@@ -236,10 +251,13 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Alibaba Cloud counts its quota by the second, so a first pause of a part of one often suffices.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Places for probes.
+const RESERVED: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Manual;
 
     fn at(seconds: u64) -> Moment {
         Moment::BOOT + Duration::from_secs(seconds)
@@ -335,8 +353,8 @@ mod tests {
     async fn no_more_are_let_in_than_there_are_places_and_a_place_given_back_lets_the_next_in() {
         let governor = governor(1, 8);
         let deadline = within(&governor, 1000);
-        let first = governor.admit(deadline).await.unwrap();
-        let next = governor.admit(deadline);
+        let first = governor.admit(Priority::Call, deadline).await.unwrap();
+        let next = governor.admit(Priority::Call, deadline);
         let leave = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             drop(first);
@@ -349,17 +367,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_for_a_place_ends_with_the_deadline() {
         let governor = governor(1, 8);
-        let _first = governor.admit(within(&governor, 1000)).await.unwrap();
-        let fault = governor.admit(within(&governor, 50)).await.unwrap_err();
+        let _first = governor.admit(Priority::Call, within(&governor, 1000)).await.unwrap();
+        let fault = governor.admit(Priority::Call, within(&governor, 50)).await.unwrap_err();
         assert_eq!((fault, governor.clock.now()), (Fault::proxy(Kind::Overloaded), at(1) + Duration::from_millis(50)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_finds_the_queue_full_is_shed_at_once() {
         let governor = governor(1, 1);
-        let _first = governor.admit(within(&governor, 1000)).await.unwrap();
-        let waiting = governor.admit(within(&governor, 1000));
-        let shed = async { (governor.admit(within(&governor, 1000)).await.unwrap_err(), governor.clock.now()) };
+        let _first = governor.admit(Priority::Call, within(&governor, 1000)).await.unwrap();
+        let waiting = governor.admit(Priority::Call, within(&governor, 1000));
+        let shed = async {
+            (governor.admit(Priority::Call, within(&governor, 1000)).await.unwrap_err(), governor.clock.now())
+        };
         let (waiting, shed) = tokio::join!(waiting, shed);
         assert_eq!(shed, (Fault::proxy(Kind::Overloaded), at(1)));
         assert_eq!(waiting.unwrap_err(), Fault::proxy(Kind::Overloaded));
@@ -371,9 +391,20 @@ mod tests {
         let governor = governor(4, 8);
         let pause = Duration::from_millis(500);
         governor.throttled(Some(pause));
-        let fault = governor.admit(within(&governor, 400)).await.unwrap_err();
+        let fault = governor.admit(Priority::Call, within(&governor, 400)).await.unwrap_err();
         assert_eq!((fault, governor.clock.now()), (Fault::kms(Kind::Throttled(Some(pause))), at(1)));
-        drop(governor.admit(within(&governor, 2000)).await.unwrap());
+        drop(governor.admit(Priority::Call, within(&governor, 2000)).await.unwrap());
         assert!(governor.clock.now().since(at(1)) >= pause);
+    }
+
+    #[tokio::test]
+    async fn a_probe_waits_for_neither_the_queue_nor_a_pause() {
+        let clock: Arc<dyn Clock> = Arc::new(Manual::at("2026-01-02T03:04:05Z".parse().unwrap()));
+        let governor = Governor::new(Limits { in_flight: 1, queued: 0 }, Arc::clone(&clock));
+        let deadline = Deadline::after(clock.now(), Duration::from_secs(1));
+        let _busy = governor.admit(Priority::Call, deadline).await.unwrap();
+        governor.throttled(Some(Duration::from_secs(60)));
+        assert!(governor.admit(Priority::Call, deadline).await.is_err());
+        assert!(governor.admit(Priority::Probe, deadline).await.is_ok());
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn upstreams(config: &Config, machine: &Machine<'_>, findings: &mut F
         let kms = match &upstream.kms {
             Kms::Aliyun(config) => {
                 remote(config, &key, machine, findings);
+                in_time(&upstream.lease, config.timeout, &key.then("lease").then("probe"), findings);
                 Kms::Aliyun(config.clone())
             }
             Kms::Local(config) => {
@@ -52,6 +53,15 @@ fn lease(lease: &Terms, key: &Key, findings: &mut Findings) {
             problem,
             "write about a third of the duration, so that one lost probe does no harm",
         );
+    }
+}
+
+/// Notes that the answer to a probe may come when the lease has ended already.
+fn in_time(lease: &Terms, timeout: Duration, probe: &Key, findings: &mut Findings) {
+    if lease.probe < lease.duration && lease.probe.saturating_add(timeout) > lease.duration {
+        let (every, call) = (shown(lease.probe), shown(timeout));
+        let problem = format!("{every} and a call of {call} do not fit into the lease of {}", shown(lease.duration));
+        findings.add(probe, problem, "write about a third of the duration, or a shorter timeout of the upstream");
     }
 }
 

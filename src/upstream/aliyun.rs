@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
-use crate::governor::{Governor, Limits, doubled, jittered};
+use crate::governor::{Governor, Limits, Priority, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
@@ -128,14 +128,14 @@ impl Aliyun {
     ///
     /// Every action here may be repeated: reads change nothing, and a repeated `Encrypt` or `GenerateDataKey` makes a
     /// second ciphertext or key of which the caller never hears of the first.
-    async fn relay(&self, call: &Call, deadline: Deadline) -> Result<Answer, Fault> {
+    async fn relay(&self, call: &Call, priority: Priority, deadline: Deadline) -> Result<Answer, Fault> {
         let body = shared(request::encode(call));
         self.governor.called();
         let mut tries = Tries { retries_left: self.retries, retried: 0, renewed: false };
         let mut last = None;
         let mut credentials = self.keeper.current(deadline).await?;
         loop {
-            let pass = match self.governor.admit(deadline).await {
+            let pass = match self.governor.admit(priority, deadline).await {
                 Ok(pass) => pass,
                 Err(shed) => return Err(last.unwrap_or(shed)),
             };
@@ -228,7 +228,8 @@ impl Upstream for Aliyun {
             if permit.action() != call.action() {
                 return Err(Fault::proxy(Kind::Forbidden));
             }
-            self.relay(call, deadline).await.map(Held::new)
+            let priority = if permit.is_urgent() { Priority::Probe } else { Priority::Call };
+            self.relay(call, priority, deadline).await.map(Held::new)
         })
     }
 
@@ -360,14 +361,14 @@ mod tests {
     }
 
     async fn kind(upstream: &Aliyun, call: &Call) -> Kind {
-        upstream.relay(call, soon()).await.unwrap_err().kind().clone()
+        upstream.relay(call, Priority::Call, soon()).await.unwrap_err().kind().clone()
     }
 
     #[tokio::test]
     async fn a_call_is_signed_as_us_sent_as_a_form_and_its_answer_decoded() {
         let (server, upstream) = kms(|_, _| http(200, "", GOOD)).await;
         assert_eq!(&*upstream.identity(), "");
-        let answer = upstream.relay(&decrypt(), soon()).await.unwrap();
+        let answer = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
         let plaintext = Secret::copied(b"secret");
         let expected = Decrypted { plaintext, key: KeyId::new("key-1"), version: KeyVersion::new("v1") };
         assert_eq!(answer.reply, Reply::Decrypted(expected));
@@ -408,7 +409,7 @@ mod tests {
         let upstream = upstream(&Config { timeout: Duration::from_secs(60), ..config(&server) });
         let started = System.now();
         let deadline = Deadline::after(started, Duration::from_millis(50));
-        let fault = upstream.relay(&decrypt(), deadline).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), Priority::Call, deadline).await.unwrap_err();
         assert_eq!(fault.kind(), &Kind::TimedOut);
         let patience = Deadline::after(System.now(), Duration::ZERO);
         assert!(deadline < patience && patience < Deadline::after(started, Duration::from_secs(30)));
@@ -422,7 +423,7 @@ mod tests {
             _ => http(200, "", GOOD),
         })
         .await;
-        upstream.relay(&decrypt(), soon()).await.unwrap();
+        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
         let asked = server.asked();
         let mut nonces: Vec<_> = asked.iter().map(|it| it.header("x-acs-signature-nonce").unwrap()).collect();
         nonces.sort_unstable();
@@ -433,7 +434,7 @@ mod tests {
     #[tokio::test]
     async fn when_retries_are_used_up_the_caller_gets_the_last_word_of_the_kms() {
         let (server, upstream) = kms(|_, _| http(503, "", &said("ServiceUnavailableTemporary"))).await;
-        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
         assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("ServiceUnavailableTemporary"));
         assert_eq!(server.asked().len(), 3);
     }
@@ -453,7 +454,7 @@ mod tests {
         })
         .await;
         let before = System.now();
-        upstream.relay(&decrypt(), soon()).await.unwrap();
+        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
         assert!(System.now().since(before) >= Duration::from_millis(30));
         assert_eq!(server.asked().len(), 2);
     }
@@ -462,9 +463,9 @@ mod tests {
     async fn while_a_long_pause_lasts_nobody_asks() {
         let throttled = |_: usize, _: &Asked| http(429, "x-acs-retry-after: 9000\r\n", &said("Rejected.Throttling"));
         let (server, upstream) = kms(throttled).await;
-        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
         assert_eq!(fault.verbatim().map(|said| said.status), Some(429));
-        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
         assert!(matches!(fault.kind(), Kind::Throttled(Some(_))), "{fault}");
         assert_eq!(server.asked().len(), 1);
     }
@@ -476,7 +477,7 @@ mod tests {
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..100 {
             let upstream = Arc::clone(&upstream);
-            calls.spawn(async move { upstream.relay(&decrypt(), soon()).await.unwrap_err() });
+            calls.spawn(async move { upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err() });
         }
         while let Some(fault) = calls.join_next().await {
             assert_eq!(fault.unwrap().kind(), &Kind::KmsFailure);
@@ -506,7 +507,7 @@ mod tests {
             ..Default::default()
         };
         let upstream = upstream(&Config { credentials, ..config(&server) });
-        upstream.relay(&decrypt(), soon()).await.unwrap();
+        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
         let signed: Vec<_> = server.asked().iter().filter_map(|it| it.header("authorization").map(id_of)).collect();
         assert_eq!(signed, ["STS.old", "STS.new"]);
     }
@@ -518,7 +519,7 @@ mod tests {
     #[tokio::test]
     async fn a_static_key_that_the_kms_refuses_is_not_tried_twice() {
         let (server, upstream) = kms(|_, _| http(404, "", &said("InvalidAccessKeyId.NotFound"))).await;
-        let fault = upstream.relay(&decrypt(), soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
         assert_eq!(fault.kind(), &Kind::Credentials);
         assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("InvalidAccessKeyId.NotFound"));
         assert_eq!(server.asked().len(), 1);
@@ -530,7 +531,7 @@ mod tests {
         let (_server, upstream) = kms(move |_, _| http(200, "", wrapped)).await;
         assert_eq!(kind(&upstream, &encrypt("key-2")).await, Kind::Garbled);
         for name in ["key-1", "alias/a", "acs:kms:cn-hangzhou:1:key/key-1", "acs:kms:cn-hangzhou:1:alias/a"] {
-            assert!(upstream.relay(&encrypt(name), soon()).await.is_ok(), "{name}");
+            assert!(upstream.relay(&encrypt(name), Priority::Call, soon()).await.is_ok(), "{name}");
         }
     }
 

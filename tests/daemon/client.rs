@@ -123,8 +123,14 @@ pub(crate) async fn plain(socket: &Path, method: &str, path: &str, body: &str) -
 
 /// A GET over plain TCP.
 pub(crate) async fn get(address: &str, path: &str) -> Outcome {
+    bare(address, "GET", path).await
+}
+
+/// A request without a body over plain TCP; what came back is text.
+pub(crate) async fn bare(address: &str, method: &str, path: &str) -> Outcome {
     let mut sender = speak(TcpStream::connect(address).await.unwrap()).await;
-    let request = http::Request::get(path).header("host", "localhost").body(Full::default()).unwrap();
+    let request = http::Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.body(Full::default()).unwrap();
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (parts.status.as_u16(), String::from_utf8_lossy(&body).into())

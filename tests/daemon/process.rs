@@ -30,6 +30,15 @@ impl Daemon {
     fn embedded(command: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
+        Self::embedded_in(dir, command, &state, arguments)
+    }
+
+    /// `kmsproxy dev` on a state directory that outlives it.
+    pub(crate) fn dev_on(state: &Path, arguments: &[&str]) -> Self {
+        Self::embedded_in(tempfile::tempdir().unwrap(), "dev", state, arguments)
+    }
+
+    fn embedded_in(dir: TempDir, command: &str, state: &Path, arguments: &[&str]) -> Self {
         let mut all = vec![command, "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
         all.extend(arguments);
         Self::start(dir, &all)
@@ -76,6 +85,7 @@ impl Daemon {
     }
 
     /// All that it has logged.
+    #[allow(dead_code, reason = "not every test that starts a daemon reads its log")]
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
@@ -84,10 +94,20 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Asks it to stop, and returns how it ended.
-    pub(crate) fn stop(mut self, signal: &str) -> std::process::ExitStatus {
+    /// Sends it a signal, such as `-TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub(crate) fn stop(mut self, signal: &str) -> std::process::ExitStatus {
+        self.signal(signal);
         self.child.wait().unwrap()
     }
 }

@@ -1,0 +1,27 @@
+//! The daemon as it is run: the real binary over real sockets, `serve` in front of `emulator` and `dev` alone, and how
+//! many of the calls reach the KMS.
+#![allow(clippy::unwrap_used, reason = "a test may; clippy's own exception ends at the test function")]
+
+#[path = "daemon/client.rs"]
+mod client;
+#[path = "daemon/process.rs"]
+mod process;
+#[path = "daemon/scene.rs"]
+mod scene;
+#[path = "daemon/tap.rs"]
+mod tap;
+
+#[path = "daemon/ending.rs"]
+mod ending;
+#[path = "daemon/errors.rs"]
+mod errors;
+#[path = "daemon/flights.rs"]
+mod flights;
+#[path = "daemon/leases.rs"]
+mod leases;
+#[path = "daemon/observed.rs"]
+mod observed;
+#[path = "daemon/posture.rs"]
+mod posture;
+#[path = "daemon/state.rs"]
+mod state;
