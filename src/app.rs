@@ -18,7 +18,7 @@ use crate::admin::Health;
 use crate::auth::{Caller, CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
-use crate::config::{Address, Kms, ListenerPlan, Plan, UpstreamPlan};
+use crate::config::{Address, CallerPlan, Kms, ListenerPlan, Plan, UpstreamPlan};
 use crate::engine::{Direct, Engine, Parts, Respond};
 use crate::fault::Fault;
 use crate::guard;
@@ -118,7 +118,7 @@ impl House {
         let mut house = Self {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            cache: Arc::new(Cache::new(&plan.cache).map_err(runtime_error)?),
+            cache: Arc::new(Cache::new(&plan.cache, &shares(&plan)).map_err(runtime_error)?),
             engines: Vec::new(),
             kms: Vec::new(),
             locals: Vec::new(),
@@ -144,10 +144,7 @@ impl House {
     ) -> Result<(), Error> {
         let grants = plan.callers.iter().map(|caller| {
             let name = caller.entry.name.clone();
-            // Neither can be taken for the other: a name has no colon.
-            let own = || format!("caller:{name}");
-            let share = CallerName::new(&caller.share.as_ref().map_or_else(own, |group| format!("group:{group}")));
-            (name, Grant { rules: caller.allow.clone(), share })
+            (name, Grant { rules: caller.allow.clone(), share: share(caller) })
         });
         let policy = Policy::new(grants.collect());
         let entries = plan.callers.into_iter().map(|caller| caller.entry).collect();
@@ -309,6 +306,16 @@ fn open_doors(doors: Vec<(String, Listener, Face<Answering>)>, stop: &Cancellati
         });
     }
     listening
+}
+
+fn shares(plan: &Plan) -> Vec<CallerName> {
+    plan.callers.iter().map(share).collect()
+}
+
+/// With whom a caller shares. A name has no colon, so a group and a caller of the same name are two.
+fn share(caller: &CallerPlan) -> CallerName {
+    let own = || format!("caller:{}", caller.entry.name);
+    CallerName::new(&caller.share.as_ref().map_or_else(own, |group| format!("group:{group}")))
 }
 
 /// Runs the daemon of `plan`. With `json`, one line on standard output says where it listens.

@@ -1,12 +1,12 @@
 //! What has been unwrapped, sealed. moka bounds it and evicts; whether an entry may be served is decided by its
 //! scope's lease alone.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use moka::Expiry;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -14,17 +14,22 @@ use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
-use crate::lease::{Asked, Epoch, Standing};
-use crate::ledger::{Kept, Ledger, Mark, Scope};
-use crate::policy::{Permit, Release};
-use crate::seal::Sealed;
-use crate::secret::Secret;
+use crate::lease::{Asked, Epoch};
+use crate::ledger::{Kept, Ledger, Scope};
+use crate::policy::Permit;
+
+mod entry;
+
+use entry::ByEntry;
+pub use entry::{Closed, Entry};
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many DEKs are kept at most, over all upstreams.
+    /// How many DEKs are kept at most, over all upstreams; one that takes more than 1 KiB, ciphertext and context
+    /// included, counts as several. Divided evenly among callers (share groups count as one), so that none can push
+    /// another's out.
     pub capacity: u64,
     /// The longest time since the KMS last allowed exactly this ciphertext. Entries are refreshed in the background
     /// before it ends. It is the lease, not the age, that makes a hit safe.
@@ -40,7 +45,8 @@ impl Default for Config {
 
 /// The cache of one daemon, shared by its upstreams.
 pub struct Cache {
-    entries: moka::sync::Cache<Fingerprint, Arc<Entry>>,
+    parts: Box<[moka::sync::Cache<Fingerprint, Arc<Entry>>]>,
+    shares: HashMap<CallerName, usize>,
     failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
     keyed: Hmac<Sha256>,
     max_age: Duration,
@@ -49,51 +55,28 @@ pub struct Cache {
 /// A keyed hash over everything an answer depends on. The key is random and dies with the process, so a fingerprint
 /// names nothing outside it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
-
-/// One sealed DEK.
-#[derive(Debug)]
-pub struct Entry {
-    fingerprint: Fingerprint,
-    mark: Mark,
-    epoch: Epoch,
-    sealed: Sealed,
-    version: KeyVersion,
-    call: Decrypt,
-    sent: Moment,
-    expires: Moment,
-    refresh: Moment,
-}
-
-/// Why an entry was not served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// It is too old, its lease is not in force, or its epoch is gone: ask the KMS.
-    Ask,
-    /// Its key is refused, in these words.
-    Refused(Fault),
+pub struct Fingerprint {
+    hash: [u8; 32],
+    /// Whose part of the cache it belongs to.
+    part: usize,
 }
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache for `shares`; whoever else comes is given room in the first part.
     ///
     /// # Errors
     /// Where the system has no randomness to give.
-    pub fn new(config: &Config) -> Result<Self, getrandom::Error> {
+    pub fn new(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
-        let entries = moka::sync::Cache::builder()
-            .max_capacity(config.capacity)
-            .expire_after(ByEntry)
-            .eviction_listener(|_, _, cause| {
-                if cause == moka::notification::RemovalCause::Size {
-                    metrics::counter!(crate::metrics::EVICTIONS).increment(1);
-                }
-            })
-            .build();
+        let distinct: BTreeSet<_> = shares.iter().cloned().collect();
+        let count = distinct.len().max(1);
+        let share = (config.capacity / count as u64).max(1);
+        let parts = (0..count).map(|_| part(share)).collect();
+        let shares = distinct.into_iter().enumerate().map(|(part, share)| (share, part)).collect();
         let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_AGE_MAX).build();
-        Ok(Self { entries, failures, keyed, max_age: config.max_age })
+        Ok(Self { parts, shares, failures, keyed, max_age: config.max_age })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -111,13 +94,18 @@ impl Cache {
             None => mac.update(&[0]),
             Some(context) => absorb_context(&mut mac, context),
         }
-        Fingerprint(mac.finalize().into_bytes().into())
+        let part = self.shares.get(share).copied().unwrap_or(0);
+        Fingerprint { hash: mac.finalize().into_bytes().into(), part }
+    }
+
+    fn part(&self, fingerprint: &Fingerprint) -> &moka::sync::Cache<Fingerprint, Arc<Entry>> {
+        &self.parts[fingerprint.part]
     }
 
     /// The entry of `fingerprint`, whether or not it may be served.
     #[must_use]
     pub fn find(&self, _: &Permit, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
-        self.entries.get(fingerprint)
+        self.part(fingerprint).get(fingerprint)
     }
 
     /// Keeps the plaintext of a successful `Decrypt` and renews the lease of its scope by it.
@@ -126,7 +114,7 @@ impl Cache {
     /// [`crate::lease::Stale`] where the scope was closed after the question was sent; nothing is kept then.
     pub fn keep(&self, ledger: &Ledger, fill: &Fill<'_>) -> Result<(Arc<Scope>, Epoch), crate::lease::Stale> {
         let scope = ledger.scope(fill.key, fill.call.context.as_ref());
-        let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.0, fill.plaintext)?;
+        let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.hash, fill.plaintext)?;
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         if let Some(sealed) = sealed {
             let entry = Entry {
@@ -140,7 +128,7 @@ impl Cache {
                 expires: fill.asked.sent + age,
                 refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * random_share()),
             };
-            self.entries.insert(fill.fingerprint, Arc::new(entry));
+            self.part(&fill.fingerprint).insert(fill.fingerprint, Arc::new(entry));
         }
         self.failures.invalidate(&fill.fingerprint);
         Ok((scope, epoch))
@@ -169,12 +157,12 @@ impl Cache {
             let scope = entry.scope();
             now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
         };
-        self.entries.iter().map(|(_, entry)| entry).filter(due).take(most).collect()
+        self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry).filter(due).take(most).collect()
     }
 
     /// Drops what has expired. moka does so only when it is used; to be called every second.
     pub fn sweep(&self) {
-        self.entries.run_pending_tasks();
+        self.parts.iter().for_each(moka::sync::Cache::run_pending_tasks);
         self.failures.run_pending_tasks();
     }
 
@@ -187,7 +175,7 @@ impl Cache {
     /// How many entries there are, about.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.entries.entry_count()
+        self.parts.iter().map(moka::sync::Cache::entry_count).sum()
     }
 
     /// Whether there are none, about.
@@ -214,64 +202,6 @@ pub struct Fill<'a> {
     pub plaintext: &'a [u8],
 }
 
-impl Entry {
-    /// The key that made it.
-    #[must_use]
-    pub fn key(&self) -> &KeyId {
-        self.mark.scope().key()
-    }
-
-    /// The version of that key.
-    #[must_use]
-    pub const fn version(&self) -> &KeyVersion {
-        &self.version
-    }
-
-    /// The scope it lives by.
-    #[must_use]
-    pub const fn scope(&self) -> &Arc<Scope> {
-        self.mark.scope()
-    }
-
-    /// The call that it answers.
-    #[must_use]
-    pub const fn call(&self) -> &Decrypt {
-        &self.call
-    }
-
-    /// What it is filed under.
-    #[must_use]
-    pub const fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
-    /// Whether it would be served at `now`.
-    #[must_use]
-    pub fn fresh(&self, now: Moment) -> bool {
-        now < self.expires && self.scope().serves(self.epoch, now)
-    }
-
-    /// The plaintext, if entry and lease allow it at `now`, against proof that policy does.
-    ///
-    /// # Errors
-    /// [`Closed`] says whether to ask the KMS or to give up.
-    pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
-        if now < self.expires
-            && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.0, &self.sealed, now)
-        {
-            return Ok(plaintext);
-        }
-        match self.scope().standing(now) {
-            Standing::Refused(fault) => Err(Closed::Refused(fault)),
-            Standing::Lapsed
-            | Standing::Serving
-            | Standing::ServingByGrace
-            | Standing::Suspended
-            | Standing::Unknown => Err(Closed::Ask),
-        }
-    }
-}
-
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cache({} entries)", self.len())
@@ -284,30 +214,17 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Lets moka drop an entry when its own age ends, a little early because moka's clock ticks about once a second.
-struct ByEntry;
-
-impl ByEntry {
-    fn span(entry: &Entry) -> Duration {
-        let span = entry.expires.since(entry.sent);
-        span.saturating_sub(MOKA_TICK.min(span / 4))
-    }
-}
-
-impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
-    fn expire_after_create(&self, _: &Fingerprint, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(Self::span(entry))
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &Fingerprint,
-        entry: &Arc<Entry>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(Self::span(entry))
-    }
+fn part(capacity: u64) -> moka::sync::Cache<Fingerprint, Arc<Entry>> {
+    moka::sync::Cache::builder()
+        .max_capacity(capacity)
+        .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
+        .expire_after(ByEntry)
+        .eviction_listener(|_, _, cause| {
+            if cause == moka::notification::RemovalCause::Size {
+                metrics::counter!(crate::metrics::EVICTIONS).increment(1);
+            }
+        })
+        .build()
 }
 
 fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
@@ -372,7 +289,6 @@ fn random_share() -> f64 {
 /// Refreshes are spread over this part of an entry's age.
 const REFRESH_FROM: f64 = 0.5;
 const REFRESH_SPREAD: f64 = 0.4;
-const MOKA_TICK: Duration = Duration::from_millis(1100);
 const FAILURES_MAX: u64 = 10_000;
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -404,7 +320,7 @@ mod tests {
     proptest! {
         #[test]
         fn fingerprints_are_equal_only_if_every_part_is(one in parts(), other in parts()) {
-            let cache = Cache::new(&Config::default()).unwrap();
+            let cache = Cache::new(&Config::default(), &[]).unwrap();
             prop_assert_eq!(of(&cache, &one) == of(&cache, &other), one == other);
         }
     }
@@ -412,7 +328,7 @@ mod tests {
     #[test]
     fn a_fingerprint_means_nothing_in_another_process() {
         let part = ("u".to_owned(), "s".to_owned(), vec![1], None);
-        let caches = [Cache::new(&Config::default()).unwrap(), Cache::new(&Config::default()).unwrap()];
+        let caches = [(); 2].map(|()| Cache::new(&Config::default(), &[]).unwrap());
         assert!(of(&caches[0], &part) != of(&caches[1], &part));
     }
 }

@@ -10,17 +10,18 @@ use crate::cache::{Cache, Closed, Entry, Fill, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
-use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyState, Reply, RequestId};
+use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyState};
 use crate::lease::{Asked, Epoch, Evidence, Stale, Standing};
 use crate::ledger::{Ledger, Probe, Scope};
 use crate::metrics::Decrypts;
-use crate::policy::{Held, Permit, Policy, Release};
-use crate::secret::Secret;
+use crate::policy::{Held, Permit, Policy};
 use crate::upstream::Upstream;
 
+mod answers;
 mod direct;
 mod drift;
 
+use answers::{copied, from_entry};
 pub use direct::Direct;
 use drift::Drift;
 
@@ -360,22 +361,6 @@ impl Respond for Arc<Engine> {
 /// Whether the call does with the key what a disabled key refuses; reads are allowed always.
 const fn uses_key(call: &Call) -> bool {
     matches!(call, Call::Encrypt(_) | Call::GenerateDataKey(_))
-}
-
-fn from_entry(entry: &Entry, plaintext: Secret) -> Answer {
-    let reply = Decrypted { plaintext, key: entry.key().clone(), version: entry.version().clone() };
-    Answer { reply: Reply::Decrypted(reply), request_id: RequestId::random() }
-}
-
-fn copied(held: &Held, release: &Release) -> Result<Answer, Fault> {
-    let answer = held.open(release);
-    let Reply::Decrypted(reply) = &answer.reply else { return Err(Fault::kms(Kind::Garbled)) };
-    let reply = Decrypted {
-        plaintext: Secret::copied(reply.plaintext.expose()),
-        key: reply.key.clone(),
-        version: reply.version.clone(),
-    };
-    Ok(Answer { reply: Reply::Decrypted(reply), request_id: answer.request_id.clone() })
 }
 
 fn closed(scope: &Scope, now: Moment) -> Fault {

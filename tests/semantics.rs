@@ -51,7 +51,7 @@ fn world_with(terms: Terms, config: cache::Config) -> World {
     let clock = Arc::new(Manual::at("2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap()));
     let policy = Policy::new(HashMap::from([grant("a", "a", &["*"]), grant("b", "b", &["*"])]));
     let kms = Arc::new(Kms::default());
-    let cache = Arc::new(Cache::new(&config).unwrap());
+    let cache = Arc::new(Cache::new(&config, &[CallerName::new("a"), CallerName::new("b")]).unwrap());
     let tasks = TaskTracker::new();
     let engine = Engine::new(Parts {
         policy: Arc::clone(&policy),

@@ -44,28 +44,35 @@ impl KeyName {
         &self.0
     }
 
-    /// The name without the ARN around it: `key-…` or `alias/…`. Two names that are bare-equal within one account and
-    /// region name the same key; an alias and the id behind it are not bare-equal.
+    /// The name without the ARN around it: `key-…`. Two names that are bare-equal name the same key; an alias and the id
+    /// behind it are not bare-equal.
     #[must_use]
     pub fn bare(&self) -> &str {
         bare(&self.0)
     }
 
-    /// Whether it is a key id: neither an alias nor an ARN.
+    /// The key id that it names, in an ARN or not; none for aliases, whose meaning only the KMS knows.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        Some(self.bare()).filter(|bare| !bare.contains(['/', ':']))
+    }
+
+    /// Whether it is a key id and nothing around it.
     #[must_use]
     pub fn is_id(&self) -> bool {
-        self.bare() == &*self.0 && !self.0.starts_with("alias/")
+        self.id() == Some(&*self.0)
     }
 }
 
-/// `name` without the ARN around it, as for [`KeyName::bare`]. An ARN has exactly five parts: whatever else begins like
-/// one is a name of its own, which no rule and no key has.
+/// `name` without the ARN around it, as for [`KeyName::bare`]. An ARN has exactly five parts, and only that of a key is
+/// unwrapped, since key ids are unique: an alias belongs to the account and region that its ARN names. Whatever else
+/// begins like an ARN is a name of its own.
 #[must_use]
 pub fn bare(name: &str) -> &str {
     let mut parts = name.splitn(5, ':');
     match (parts.next(), parts.next(), parts.nth(2)) {
         (Some("acs"), Some("kms"), Some(resource)) if !resource.contains(':') => {
-            resource.strip_prefix("key/").unwrap_or(resource)
+            resource.strip_prefix("key/").unwrap_or(name)
         }
         _ => name,
     }

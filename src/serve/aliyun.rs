@@ -78,11 +78,12 @@ impl<R: Respond> Face<R> {
     where
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
         let (head, body) = request.into_parts();
         self.screen(&head)?;
         let body = super::body(&head.headers, body, request::BODY_BYTES_MAX).await?;
         seen.unread = false;
+        // Not before the body is there: one that drips shall hold its own connection, and no place.
+        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
         let (caller, call) = self.admit(&head, &body, peer, seen)?;
         drop((head, body));
         self.respond.respond(&caller, call, deadline).await

@@ -258,8 +258,7 @@ enum Next {
 /// Whether `reply` can be the answer to `call`: of its kind, and about its key where it names one by id, in an ARN or
 /// not. Behind an alias only the KMS knows which id there is.
 fn answers(call: &Call, reply: &Reply) -> bool {
-    let is_asked_key =
-        |asked: &KeyName, key: &crate::kms::KeyId| asked.bare().starts_with("alias/") || asked.bare() == key.as_str();
+    let is_asked_key = |asked: &KeyName, key: &crate::kms::KeyId| asked.id().is_none_or(|id| id == key.as_str());
     match (call, reply) {
         (Call::Decrypt(_), Reply::Decrypted(_)) => true,
         (Call::Encrypt(asked), Reply::Encrypted(reply)) => is_asked_key(&asked.key, &reply.key),

@@ -1,0 +1,138 @@
+//! One sealed DEK.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+
+use super::Fingerprint;
+use crate::clock::Moment;
+use crate::fault::Fault;
+use crate::kms::{Decrypt, KeyId, KeyVersion};
+use crate::lease::{Epoch, Standing};
+use crate::ledger::{Mark, Scope};
+use crate::policy::Release;
+use crate::seal::Sealed;
+use crate::secret::Secret;
+
+/// One sealed DEK.
+#[derive(Debug)]
+pub struct Entry {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) mark: Mark,
+    pub(super) epoch: Epoch,
+    pub(super) sealed: Sealed,
+    pub(super) version: KeyVersion,
+    pub(super) call: Decrypt,
+    pub(super) sent: Moment,
+    pub(super) expires: Moment,
+    pub(super) refresh: Moment,
+}
+
+/// Why an entry was not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It is too old, its lease is not in force, or its epoch is gone: ask the KMS.
+    Ask,
+    /// Its key is refused, in these words.
+    Refused(Fault),
+}
+
+impl Entry {
+    /// The key that made it.
+    #[must_use]
+    pub fn key(&self) -> &KeyId {
+        self.mark.scope().key()
+    }
+
+    /// The version of that key.
+    #[must_use]
+    pub const fn version(&self) -> &KeyVersion {
+        &self.version
+    }
+
+    /// The scope it lives by.
+    #[must_use]
+    pub const fn scope(&self) -> &Arc<Scope> {
+        self.mark.scope()
+    }
+
+    /// The call that it answers.
+    #[must_use]
+    pub const fn call(&self) -> &Decrypt {
+        &self.call
+    }
+
+    /// What it takes in memory, about, in started KiB.
+    pub(super) fn kibibytes(&self) -> u32 {
+        let context = self.call.context.as_ref().map_or(0, |context| {
+            let pairs: usize = context.pairs().iter().map(|(name, value)| name.len() + value.len() + PAIR_BYTES).sum();
+            context.text().len() + pairs
+        });
+        let bytes = ENTRY_BYTES + self.sealed.size() + self.call.ciphertext.bytes().len() + context;
+        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+    }
+
+    /// What it is filed under.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether it would be served at `now`.
+    #[must_use]
+    pub fn fresh(&self, now: Moment) -> bool {
+        now < self.expires && self.scope().serves(self.epoch, now)
+    }
+
+    /// The plaintext, if entry and lease allow it at `now`, against proof that policy does.
+    ///
+    /// # Errors
+    /// [`Closed`] says whether to ask the KMS or to give up.
+    pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
+        if now < self.expires
+            && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now)
+        {
+            return Ok(plaintext);
+        }
+        match self.scope().standing(now) {
+            Standing::Refused(fault) => Err(Closed::Refused(fault)),
+            Standing::Lapsed
+            | Standing::Serving
+            | Standing::ServingByGrace
+            | Standing::Suspended
+            | Standing::Unknown => Err(Closed::Ask),
+        }
+    }
+}
+
+/// Lets moka drop an entry when its own age ends, a little early because moka's clock ticks about once a second.
+pub(super) struct ByEntry;
+
+impl ByEntry {
+    fn span(entry: &Entry) -> Duration {
+        let span = entry.expires.since(entry.sent);
+        span.saturating_sub(MOKA_TICK.min(span / 4))
+    }
+}
+
+impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
+    fn expire_after_create(&self, _: &Fingerprint, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(Self::span(entry))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Fingerprint,
+        entry: &Arc<Entry>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(Self::span(entry))
+    }
+}
+
+const MOKA_TICK: Duration = Duration::from_millis(1100);
+/// An entry without what it holds, and its places in moka's tables.
+const ENTRY_BYTES: usize = 700;
+const PAIR_BYTES: usize = 32;
