@@ -141,10 +141,9 @@ pub(crate) fn words() -> impl Strategy<Value = Words> {
 }
 
 impl Words {
-    /// An answer to `call`. Where the call names a key by its id, it is about that key.
+    /// An answer to `call`. Where the call names a key by its id, in an ARN or not, it is about that key.
     pub(crate) fn reply_to(&self, call: &Call) -> Reply {
-        let by_id = |name: &&str| !name.starts_with("alias/") && !name.starts_with("acs:kms:");
-        let key = KeyId::new(call.key().map(KeyName::as_str).filter(by_id).unwrap_or(&self.key));
+        let key = KeyId::new(call.key().and_then(|name| named_id(name.as_str())).unwrap_or(&self.key));
         let version = KeyVersion::new(&self.version);
         let plaintext = Secret::copied(&self.plaintext);
         let ciphertext = Ciphertext::new(self.ciphertext.clone());
@@ -180,6 +179,12 @@ impl Words {
         let state = STATES.iter().find(|(state, _)| *state == self.state).unwrap().1;
         Document { members, described: described.then_some((key, state)) }
     }
+}
+
+/// The id in the name of a key; none behind an alias.
+fn named_id(name: &str) -> Option<&str> {
+    let resource = if name.starts_with("acs:kms:") { name.rsplit(':').next()? } else { name };
+    (!resource.starts_with("alias/")).then(|| resource.strip_prefix("key/").unwrap_or(resource))
 }
 
 /// An error in the words of a KMS, but for status and code.
