@@ -41,7 +41,7 @@ mod pulse;
 
 use aside::{Sockets, observer, private};
 pub use embedded::Options;
-use pulse::{notify, until_told};
+use pulse::{Signals, notify, until_told};
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
@@ -257,6 +257,8 @@ impl House {
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
         let watchdog = watchdog_period(environment);
         let outcome = runtime.block_on(async {
+            // Before anybody hears that it is ready, and may stop it.
+            let signals = Signals::new()?;
             for engine in engines {
                 let watch = Watch::new(engine, tasks.clone());
                 tokio::spawn(watch.run(stop.clone()));
@@ -269,17 +271,19 @@ impl House {
             health.listening();
             announce();
             notify(&notifier, "ready", Notifier::ready);
-            let signals = until_told(&health, &notifier, watchdog).await;
+            notify(&notifier, "status", |notifier| notifier.status("serving"));
+            until_told(signals, &health, &notifier, watchdog).await;
             info!("draining");
             health.draining();
             notify(&notifier, "stopping", Notifier::stopping);
+            notify(&notifier, "status", |notifier| notifier.status("draining"));
             stop.cancel();
             listening.close();
             tasks.close();
             if timeout(DRAIN, async { tokio::join!(listening.wait(), tasks.wait()) }).await.is_err() {
                 warn!("not everything ended in time");
             }
-            signals
+            io::Result::Ok(())
         });
         drained.cancel();
         runtime.shutdown_timeout(Duration::from_secs(1));

@@ -298,7 +298,9 @@ fn an_inherited_socket_that_nobody_serves_is_named_in_the_log() {
     let (daemon, manager) = set.activate(&[&stray, &ack], "stray:ack", &[]);
     let _connection = UnixStream::connect(&ack).unwrap();
     assert_eq!(hear(&manager), "READY=1");
-    let said = daemon.said("listening");
+    daemon.signal("-TERM");
+    assert_eq!(hear(&manager), "STOPPING=1", "it may be stopped as soon as it is ready");
+    let said = daemon.said("draining");
     let warned: Vec<_> = said.lines().filter(|line| line.contains("WARN") && line.contains("no listener")).collect();
     assert_eq!(warned.len(), 1, "{said}");
     assert!(warned[0].contains("\"stray\""), "{said}");

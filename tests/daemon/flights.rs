@@ -85,7 +85,7 @@ async fn crowded() -> Scene {
     let most = limit.maximum.unwrap_or(u64::MAX);
     assert!(most > CALLERS as u64 + 1000, "raise the hard limit of open files (ulimit -Hn) above 11,000; it is {most}");
     setrlimit(Resource::Nofile, Rlimit { current: Some(most.min(20_000)), maximum: limit.maximum }).unwrap();
-    Scene::new(Setting { timeout: "40s", ..Setting::default() })
+    Scene::new(Setting { timeout: "40s", lease: "90s", ..Setting::default() })
 }
 
 /// [`CALLERS`] connections, each with the same Decrypt, all of them before the KMS comes to answering the first: its

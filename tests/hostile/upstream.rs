@@ -102,9 +102,9 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn what_the_kms_says_in_its_own_schema_arrives_in_its_own_words() {
     let stage = Stage::new();
-    for (status, code) in [(409, "Rejected.Disabled"), (404, "Forbidden.KeyNotFound"), (400, "SomethingNew")] {
+    for (status, code) in [(400, "SomethingNew"), (409, "Rejected.Disabled"), (404, "Forbidden.KeyNotFound")] {
         stage.kms.says(said(status, code));
-        // While a key is refused it is tried once a second; before, each word is new.
+        // The last two refuse the key, which is then tried at once, and after that once a second.
         let heard = encrypt(&stage);
         assert_eq!(heard.refusal(), (status, code.to_owned()));
         assert_eq!(heard.json()["RequestId"], "R");
