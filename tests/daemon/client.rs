@@ -128,12 +128,18 @@ pub(crate) async fn get(address: &str, path: &str) -> Outcome {
 
 /// A request without a body over plain TCP; what came back is text.
 pub(crate) async fn bare(address: &str, method: &str, path: &str) -> Outcome {
-    let mut sender = speak(TcpStream::connect(address).await.unwrap()).await;
+    attempt(address, method, path).await.unwrap_or_else(|| panic!("{address} does not answer {method} {path}"))
+}
+
+/// As [`bare`], of whoever may be gone.
+pub(crate) async fn attempt(address: &str, method: &str, path: &str) -> Option<Outcome> {
+    let (mut sender, connection) = handshake(TokioIo::new(TcpStream::connect(address).await.ok()?)).await.ok()?;
+    tokio::spawn(connection);
     let request = http::Request::builder().method(method).uri(path).header("host", "localhost");
-    let request = request.body(Full::default()).unwrap();
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    (parts.status.as_u16(), String::from_utf8_lossy(&body).into())
+    let request = request.body(Full::<Bytes>::default()).unwrap();
+    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    Some((parts.status.as_u16(), String::from_utf8_lossy(&body).into()))
 }
 
 pub(crate) fn tls(ca: &str) -> tokio_rustls::TlsConnector {
