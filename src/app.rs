@@ -15,14 +15,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::Health;
-use crate::auth::{Caller, CallerName, Door};
+use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
 use crate::config::{Address, CallerPlan, Kms, ListenerPlan, Plan, UpstreamPlan};
-use crate::engine::{Direct, Engine, Parts, Respond};
-use crate::fault::Fault;
+use crate::engine::{Direct, Engine, Parts};
 use crate::guard;
-use crate::kms::{Answer, Call};
 use crate::ledger::Ledger;
 use crate::listener::{BindError, Listener};
 use crate::metrics;
@@ -35,10 +33,12 @@ use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
 use crate::watch::{self, Watch};
 
+mod answering;
 mod aside;
 pub mod embedded;
 mod pulse;
 
+use answering::Answering;
 use aside::{Sockets, observer, private};
 pub use embedded::Options;
 use pulse::{Signals, notify, until_told};
@@ -86,20 +86,6 @@ pub struct House {
     observer: Option<std::net::TcpListener>,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
-}
-
-enum Answering {
-    Cached(Arc<Engine>),
-    Straight(Arc<Direct>),
-}
-
-impl Respond for Answering {
-    async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
-        match self {
-            Self::Cached(engine) => engine.respond(caller, call, deadline).await,
-            Self::Straight(direct) => direct.respond(caller, call, deadline).await,
-        }
-    }
 }
 
 impl House {

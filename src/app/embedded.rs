@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
 use super::{Environment, Error, House, Mode, runtime_error};
@@ -54,6 +55,8 @@ pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Resul
 #[derive(Debug)]
 pub struct State {
     dir: PathBuf,
+    /// Locked for as long as this lives: nothing is written into a directory that another daemon runs on.
+    _locked: fs::File,
 }
 
 impl State {
@@ -69,7 +72,12 @@ impl State {
             let remedy = format!("{} is open to others: chmod 700 {0}", dir.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, remedy));
         }
-        let state = Self { dir };
+        let locked = private(&dir.join("lock"))?;
+        rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let remedy = "another kmsproxy runs on it: stop that one, or give --state-dir another directory";
+            io::Error::new(io::ErrorKind::ResourceBusy, remedy)
+        })?;
+        let state = Self { dir, _locked: locked };
         if !state.certificates_are_fresh() {
             state.write_certificates()?;
         }
@@ -269,8 +277,12 @@ ack-kms-plugin:
 
 fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     use io::Write;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)
+    private(path)?.write_all(content)
+}
+
+/// An empty file that only its owner can open.
+fn private(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 fn random_text() -> io::Result<String> {

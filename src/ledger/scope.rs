@@ -299,7 +299,8 @@ impl ContextScope {
     }
 }
 
-/// Up to a fifth earlier than `interval`, so that probes of many keys do not march in step; never later.
+/// Up to a fifth earlier than `interval`, so that probes of many keys do not march in step. The watch looks five
+/// times a second, so a probe leaves up to 0.2 s after it is due.
 fn jittered(interval: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(0);
     interval - (interval / 5).mul_f64(f64::from(random) / f64::from(u32::MAX))

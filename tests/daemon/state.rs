@@ -30,6 +30,7 @@ async fn only_the_owner_reads_the_state_and_no_key_is_in_it_in_clear() {
         ("kms/keys.sealed", 0o600),
         ("kms/root.key", 0o600),
         ("kmsproxy.toml", 0o600),
+        ("lock", 0o600),
         ("server.key", 0o600),
         ("server.pem", 0o644),
     ];

@@ -110,6 +110,7 @@ fn what_the_kms_says_in_its_own_schema_arrives_in_its_own_words() {
         assert_eq!(heard.json()["RequestId"], "R");
         stage.kms.is_honest();
     }
+    thread::sleep(Duration::from_millis(1100)); // until the next trial
     stage.assert_serves();
 }
 
