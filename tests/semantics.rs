@@ -107,6 +107,17 @@ fn encrypt() -> Call {
     })
 }
 
+fn generate() -> Call {
+    Call::GenerateDataKey(GenerateDataKey {
+        key: KeyName::new(KEY),
+        size: DataKeySize::Default,
+        plaintext: true,
+        context: None,
+        dry_run: false,
+        extra: Extra::default(),
+    })
+}
+
 impl World {
     async fn ask(&self, who: &str, call: Call) -> Result<Vec<u8>, Kind> {
         let deadline = Deadline::after(self.clock.now(), Duration::from_secs(3));
@@ -450,16 +461,6 @@ async fn promise_10_rotation_invalidates_nothing() {
 #[tokio::test]
 async fn promise_11_encrypt_and_generate_always_reach_the_kms_and_renew_nothing() {
     let world = world();
-    let generate = || {
-        Call::GenerateDataKey(GenerateDataKey {
-            key: KeyName::new(KEY),
-            size: DataKeySize::Default,
-            plaintext: true,
-            context: None,
-            dry_run: false,
-            extra: Extra::default(),
-        })
-    };
     world.ask("a", decrypt(b"1")).await.unwrap();
     world.clock.advance(LEASE / 2);
     for n in 1..=5 {

@@ -14,17 +14,6 @@ fn flattened(blob: &[u8]) -> Call {
     Call::Decrypt(Decrypt { context, ..plain(decrypt(blob)) })
 }
 
-fn generate() -> Call {
-    Call::GenerateDataKey(GenerateDataKey {
-        key: KeyName::new(KEY),
-        size: DataKeySize::Default,
-        plaintext: true,
-        context: None,
-        dry_run: false,
-        extra: Extra::default(),
-    })
-}
-
 fn read(action: Action, name: &str) -> Call {
     Call::Read(Read { action, key: Some(KeyName::new(name)), extra: Extra::default() })
 }
