@@ -95,7 +95,7 @@ impl House {
     /// What cannot be carried out, before anything is served.
     pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
         let metrics = metrics::install().map_err(runtime_error)?;
-        harden();
+        harden(&plan.memory)?;
         // Before there is a second thread: it takes its variables out of the environment.
         let mut inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
@@ -356,13 +356,14 @@ async fn prime(kms: &Aliyun) {
     }
 }
 
-fn harden() {
+fn harden(memory: &guard::Config) -> Result<(), Error> {
     for weak in guard::harden_process() {
         warn!(%weak, "the process could not be hardened");
     }
-    let backend = guard::backend().label();
+    let backend = guard::open(memory).map_err(|weak| Error::Config(format!("memory.require: {weak}")))?.label();
     info!(backend, "memory for sealing keys");
     ::metrics::gauge!(metrics::GUARD, "backend" => backend).set(1.0);
+    Ok(())
 }
 
 fn adopted(address: &Address, inherited: &mut Inherited) -> Option<OwnedFd> {

@@ -1,4 +1,4 @@
-//! TLS, on ring and never by a process-wide default: what a listener shows, and whom an upstream trusts.
+//! TLS as a listener speaks it, on ring and never by a process-wide default.
 
 pub mod authority;
 
@@ -13,7 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
@@ -67,25 +67,6 @@ impl Config {
     }
 }
 
-/// What a client of a KMS needs: the platform's roots (or `SSL_CERT_FILE` and `SSL_CERT_DIR`, where set) and those in
-/// `extra_ca`; TLS 1.3 or 1.2. ALPN is left to the connector.
-///
-/// # Errors
-/// [`Error`], naming the file and the remedy; [`Error::NoRoots`] where nobody would be trusted.
-pub fn client_config(extra_ca: Option<&Path>) -> Result<ClientConfig, Error> {
-    let mut trusted = extra_ca.map(roots).transpose()?.unwrap_or_else(RootCertStore::empty);
-    // One root that cannot be parsed, or a file that cannot be read, takes none of the others away.
-    trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if trusted.is_empty() {
-        return Err(Error::NoRoots);
-    }
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
-        .with_root_certificates(trusted)
-        .with_no_client_auth())
-}
-
 /// The DNS and URI names (SANs) of a certificate that was verified already. The subject's common name is no name.
 #[must_use]
 pub fn names(certificate: &CertificateDer<'_>) -> Arc<[Box<str>]> {
@@ -116,9 +97,6 @@ pub enum Error {
         /// The key's file.
         key: PathBuf,
     },
-    /// No certificate authority is trusted.
-    #[error("no trusted certificate authority: install the platform's CA certificates or name a ca_file")]
-    NoRoots,
     /// The file has no PEM section of the kind.
     #[error("{}: no {what} in it; it must be PEM, from -----BEGIN on", path.display())]
     Nothing {
@@ -232,6 +210,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::authority::Authority;
+    use rustls::ClientConfig;
+
     use super::*;
 
     /// Writes an authority's certificates into a new folder.
@@ -275,16 +255,27 @@ mod tests {
         Ok(server)
     }
 
+    fn trusting(certificates: Vec<CertificateDer<'static>>) -> ClientConfig {
+        let mut trusted = RootCertStore::empty();
+        certificates.into_iter().for_each(|certificate| trusted.add(certificate).unwrap());
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .unwrap()
+            .with_root_certificates(trusted)
+            .with_no_client_auth()
+    }
+
     #[test]
     fn an_authority_certifies_the_loopback_names_and_no_others() {
         let (folder, config) = files(&authority());
         let server = config.server().unwrap();
-        let client = || client_config(Some(&folder.path().join("ca.pem"))).unwrap();
+        let client = || trusting(certificates(&folder.path().join("ca.pem")).unwrap());
         for name in ["127.0.0.1", "::1", "localhost"] {
             assert!(handshake(client(), Arc::clone(&server), name).is_ok(), "{name}");
         }
         assert!(handshake(client(), Arc::clone(&server), "kms.example").is_err());
-        assert!(handshake(client_config(None).unwrap_or_else(|_| client()), server, "localhost").is_err());
+        let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        assert!(handshake(trusting(vec![stranger.cert.der().clone()]), server, "localhost").is_err());
     }
 
     #[test]

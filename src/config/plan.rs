@@ -9,6 +9,7 @@ use crate::config::address::Address;
 use crate::config::key::Place;
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::raw::Kms;
+use crate::guard;
 use crate::lease;
 use crate::listener;
 use crate::policy::Rule;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub callers: Vec<CallerPlan>,
     /// Bounds of the cache.
     pub cache: cache::Config,
+    /// Which memory sealing keys must have.
+    pub memory: guard::Config,
     /// Where metrics and health are told, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// The control socket, if any; never TCP.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin;
 use crate::cache;
+use crate::guard;
 use crate::lease;
 use crate::listener;
 use crate::metrics;
@@ -24,6 +25,7 @@ pub struct Config {
     pub(super) callers: BTreeMap<usize, Caller>,
     pub(super) cache: cache::Config,
     pub(super) metrics: metrics::Config,
+    pub(super) memory: guard::Config,
     pub(super) admin: admin::Config,
     /// Every name that is written, also of what could not be read: a reference to it is not a second mistake.
     pub(super) named: Named,
@@ -42,6 +44,7 @@ impl Config {
         whole.insert("caller".to_owned(), list(self.callers.values())?);
         whole.insert("cache".to_owned(), toml::Value::try_from(self.cache)?);
         whole.insert("metrics".to_owned(), toml::Value::try_from(&self.metrics)?);
+        whole.insert("memory".to_owned(), toml::Value::try_from(self.memory)?);
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
         toml::to_string_pretty(&whole)
     }

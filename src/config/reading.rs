@@ -148,6 +148,7 @@ fn config(mut whole: Dict, findings: &mut Findings) -> Config {
     config.callers = pieces::<Caller>("caller", items(&mut whole, "caller", findings), findings);
     config.cache = section(&mut whole, "cache", findings);
     config.metrics = section(&mut whole, "metrics", findings);
+    config.memory = section(&mut whole, "memory", findings);
     config.admin = section(&mut whole, "admin", findings);
     for name in whole.keys() {
         unknown(findings, &Key::of([name]), name, &SECTIONS);
@@ -226,6 +227,6 @@ fn names(items: &[Value]) -> Vec<String> {
 }
 
 const PREFIX: &str = "KMSPROXY_";
-const SECTIONS: [&str; 6] = ["upstream", "listener", "caller", "cache", "metrics", "admin"];
+const SECTIONS: [&str; 7] = ["upstream", "listener", "caller", "cache", "metrics", "memory", "admin"];
 const LISTS: [&str; 2] = ["listener", "caller"];
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

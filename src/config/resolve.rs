@@ -28,6 +28,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         listeners: Vec::new(),
         callers,
         cache: config.cache,
+        memory: config.memory,
         metrics: metrics(config, findings),
         admin: admin(config, machine, findings),
         places: Vec::new(),
