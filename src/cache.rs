@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::auth::CallerName;
+use crate::chance;
 use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
@@ -126,7 +127,7 @@ impl Cache {
                 call: fill.call.clone(),
                 sent: fill.asked.sent,
                 expires: fill.asked.sent + age,
-                refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * random_share()),
+                refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
             };
             self.part(&fill.fingerprint).insert(fill.fingerprint, Arc::new(entry));
         }
@@ -280,10 +281,6 @@ const fn remembered_for(kind: &Kind) -> Option<Duration> {
         | Kind::UnknownAccessKey
         | Kind::UnknownAction => None,
     }
-}
-
-fn random_share() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 /// Refreshes are spread over this part of an entry's age.

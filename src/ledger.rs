@@ -177,22 +177,22 @@ impl Ledger {
 
     /// Suspends every lease: something is wrong that is larger than one key.
     pub fn suspend_all(&self, why: &'static str) {
-        let next = self.close();
-        self.suspended.fetch_max(next.0, Ordering::SeqCst);
-        warn!(upstream = &*self.upstream, why, "all leases suspended until the KMS consents again");
-        for scope in self.all() {
-            scope.suspend(next);
-        }
-        self.make_all_due();
+        self.close_all(why, Scope::suspend);
     }
 
     /// As [`Ledger::suspend_all`], and what was kept is lost: it was allowed to somebody else than we are now.
     pub fn forget_all(&self, why: &'static str) {
-        self.suspend_all(why);
+        self.close_all(why, Scope::forget);
+    }
+
+    fn close_all(&self, why: &'static str, close: fn(&Scope, Epoch)) {
         let next = self.close();
+        self.suspended.fetch_max(next.0, Ordering::SeqCst);
+        warn!(upstream = &*self.upstream, why, "all leases suspended until the KMS consents again");
         for scope in self.all() {
-            scope.forget(next);
+            close(&scope, next);
         }
+        self.make_all_due();
     }
 
     /// Whether an answer about `key` may still go out at `now`: nothing was closed since it was `asked`, and a lease

@@ -3,6 +3,7 @@
 //! The modules below stand in the order of the floors: each imports only from those above it in this list.
 //! `ARCHITECTURE.md` walks the path of a request; `SEMANTICS.md` numbers the promises.
 
+pub mod chance;
 pub mod clock;
 pub mod guard;
 pub mod secret;

@@ -145,7 +145,9 @@ impl Display for Malformed {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// The one crypto provider, never installed as the process's default.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -196,7 +198,8 @@ fn unreadable(path: &Path, source: io::Error) -> Error {
     Error::Unreadable { path: path.to_owned(), source }
 }
 
-static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+/// What is spoken on either side: nothing older than TLS 1.2.
+pub static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 /// Bytes of a PEM file; a whole platform's roots are 250 KB.
 const FILE_MAX: usize = 1 << 20;
 

@@ -71,7 +71,7 @@ impl Watch {
                 note(engine.ledger().upstream(), &probe, engine.probe(&probe).await);
             });
         }
-        self.publish(now);
+        self.tidy(now);
     }
 
     fn check_identity(&self) {
@@ -88,14 +88,18 @@ impl Watch {
         }
     }
 
-    /// Once a second: one series for each key (of its scopes, the state that stands highest in [`STATES`]), and a line
-    /// in the log where time alone has changed it; other changes are logged as they are made.
-    fn publish(&self, now: Moment) {
+    /// What is done once a second.
+    fn tidy(&self, now: Moment) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.since(published.at) < PUBLISH {
-            return;
+        if now.since(published.at) >= TIDY {
+            self.engine.ledger().reap();
+            self.publish(now, &mut published);
         }
-        self.engine.ledger().reap();
+    }
+
+    /// One series for each key (of its scopes, the state that stands highest in [`STATES`]), and a line in the log where
+    /// time alone has changed it; other changes are logged as they are made.
+    fn publish(&self, now: Moment, published: &mut Published) {
         let upstream = self.engine.ledger().upstream();
         let mut keys = BTreeMap::new();
         for report in self.engine.ledger().report(now) {
@@ -157,7 +161,7 @@ async fn refresh(engine: Arc<Engine>, stop: CancellationToken) {
 }
 
 const TURN: Duration = Duration::from_millis(200);
-const PUBLISH: Duration = Duration::from_secs(1);
+const TIDY: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
 const REFRESH_MIN: Duration = Duration::from_secs(1);
 const REFRESH_MAX: Duration = Duration::from_secs(300);

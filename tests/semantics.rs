@@ -547,6 +547,19 @@ async fn a_change_of_our_identity_suspends_what_was_allowed_to_the_old_one() {
 }
 
 #[tokio::test]
+async fn what_was_allowed_to_another_identity_is_lost_even_if_the_new_one_is_allowed_it() {
+    let world = world();
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    world.kms.sign_as("another");
+    world.turn().await;
+    world.turn().await;
+    let calls = world.kms.calls();
+    assert_eq!(calls, 2, "the probe of the new identity succeeded");
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    assert_eq!(world.kms.calls(), calls + 1);
+}
+
+#[tokio::test]
 async fn contexts_beyond_the_limit_live_one_lease_only() {
     let world = world();
     for n in 0..70 {

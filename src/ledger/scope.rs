@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, info, warn};
 
 use super::word;
+use crate::chance;
 use crate::clock::Moment;
 use crate::fault::Fault;
 use crate::kms::{Context, Decrypt, KeyId};
@@ -302,6 +303,5 @@ impl ContextScope {
 /// Up to a fifth earlier than `interval`, so that probes of many keys do not march in step. The watch looks five
 /// times a second, so a probe leaves up to 0.2 s after it is due.
 fn jittered(interval: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(0);
-    interval - (interval / 5).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    interval - (interval / 5).mul_f64(chance::share())
 }

@@ -23,6 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::clock::{Clock, Moment};
 use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
+use crate::tls;
 
 /// Where this transport may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +86,8 @@ impl Trust {
     }
 
     fn client(self) -> ClientConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(tls::VERSIONS)
             .expect("ring has suites for TLS 1.2 and 1.3")
             .with_root_certificates(self.0)
             .with_no_client_auth()

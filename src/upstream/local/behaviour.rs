@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chance;
 use crate::clock::Moment;
 
 /// What is wrong with the KMS; the default is nothing. Replaced whole, and in force for the next decision.
@@ -30,7 +31,7 @@ pub struct Behaviour {
 impl Behaviour {
     /// Half of one call's latency, drawn anew each time.
     pub(super) fn half_way(&self) -> Duration {
-        self.latency.saturating_add(self.jitter.mul_f64(draw())) / 2
+        self.latency.saturating_add(self.jitter.mul_f64(chance::share())) / 2
     }
 }
 
@@ -42,7 +43,7 @@ pub struct Rate(f64);
 impl Rate {
     /// Draws: true in this share of draws; never for 0, always for 1.
     pub(super) fn hits(self) -> bool {
-        draw() < self.0
+        chance::share() < self.0
     }
 }
 
@@ -93,12 +94,6 @@ impl Quota {
         window.1 = window.1.saturating_add(1);
         window.1 <= limit
     }
-}
-
-/// Evenly from 0 to just under 1.
-fn draw() -> f64 {
-    let random = getrandom::u32().expect("the kernel's generator never fails once the machine is up");
-    f64::from(random) / (f64::from(u32::MAX) + 1.0)
 }
 
 const WINDOW: Duration = Duration::from_secs(1);
