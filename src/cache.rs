@@ -86,10 +86,17 @@ impl Cache {
     pub fn fingerprint(&self, upstream: &str, share: &CallerName, call: &Decrypt) -> Fingerprint {
         // Taken apart so that a field added to the call cannot be forgotten here. The last two never reach the cache:
         // a call that has them is not shareable.
-        let Decrypt { ciphertext, context, dry_run: _, extra: _ } = call;
+        let Decrypt { ciphertext, key, context, dry_run: _, extra: _ } = call;
         let mut mac = self.keyed.clone();
         for part in [upstream.as_bytes(), share.as_str().as_bytes(), ciphertext.bytes()] {
             absorb(&mut mac, part);
+        }
+        match key {
+            None => mac.update(&[0]),
+            Some(key) => {
+                mac.update(&[1]);
+                absorb(&mut mac, key.as_str().as_bytes());
+            }
         }
         match context {
             None => mac.update(&[0]),
@@ -304,7 +311,7 @@ mod tests {
         };
         let context = pairs.as_ref().and_then(|pairs| Context::new(ContextForm::Json, "", boxed(pairs)));
         let ciphertext = Ciphertext::new(blob.clone());
-        let call = Decrypt { ciphertext, context, dry_run: false, extra: Extra::default() };
+        let call = Decrypt { ciphertext, key: None, context, dry_run: false, extra: Extra::default() };
         cache.fingerprint(upstream, &CallerName::new(share), &call)
     }
 

@@ -338,7 +338,13 @@ impl Engine {
     async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
         let left = deadline.remaining(self.parts.clock.now());
         let asking = self.parts.upstream.ask(permit, call, deadline);
-        timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))
+        let held = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
+            && self.parts.ledger.resolve(named) != *key
+        {
+            return Err(Fault::kms(Kind::InvalidCiphertext));
+        }
+        Ok(held)
     }
 
     fn remote_deadline(&self) -> Deadline {

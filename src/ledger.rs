@@ -133,7 +133,9 @@ impl Ledger {
         }
     }
 
-    fn resolve(&self, name: &KeyName) -> KeyId {
+    /// The key that `name` names, as far as is known: an alias that nobody has used yet stands for itself.
+    #[must_use]
+    pub fn resolve(&self, name: &KeyName) -> KeyId {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.get(name.bare()).cloned().unwrap_or_else(|| KeyId::new(name.bare()))
     }

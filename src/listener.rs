@@ -26,6 +26,7 @@ use self::connection::{Socket, Terms};
 use self::crowd::{Crowd, Order};
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
+use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
 
 /// One listener: a socket, the dialect spoken on it, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -52,6 +53,30 @@ pub struct Config {
     /// network namespace can connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// Who owns the socket file: a user's name or number. Ours unless said; another needs `CAP_CHOWN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The group of the socket file: a name or a number. Ours unless said; another must be one that we are in, or needs
+    /// `CAP_CHOWN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Only for `face = "kubernetes"`, and needed there: the key that encrypts, by id, ARN or alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Only for `face = "kubernetes"`: the services to serve; both unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<Vec<Api>>,
+    /// Only for `face = "kubernetes"`: what `Status` calls the API of v2; `v2` unless said. A running kube-apiserver marks
+    /// a provider unhealthy whose answer changes, so that a successor must say what its predecessor said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v2_version: Option<V2Version>,
+    /// Only for `face = "kubernetes"`: mixed into every `key_id`. Change it where a key comes back that was in use before
+    /// another, for a `key_id` must never come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id_suffix: Option<String>,
+    /// Only for `face = "kubernetes"`: the form of what v1 encrypts; `kmsproxy` unless said. Both are always read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v1_ciphertext: Option<V1Ciphertext>,
     /// Connections at a time. At the limit a newcomer takes the place of the connection that has been idle longest;
     /// while none is idle it waits, before it the kernel's queue.
     #[serde(default = "default_max_connections")]
@@ -70,6 +95,35 @@ pub struct Config {
 pub enum FaceName {
     /// Alibaba Cloud KMS OpenAPI, RPC style.
     Aliyun,
+    /// The Kubernetes KMS provider API over gRPC, on unix sockets only: kube-apiserver knows no others.
+    Kubernetes,
+}
+
+impl Config {
+    /// A listener with nothing but what every listener needs.
+    #[must_use]
+    pub fn new(name: &str, face: FaceName, address: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            face,
+            address: address.to_owned(),
+            tls: None,
+            upstream: String::new(),
+            hosts: Vec::new(),
+            insecure: false,
+            mode: None,
+            owner: None,
+            group: None,
+            key: None,
+            api: None,
+            v2_version: None,
+            key_id_suffix: None,
+            v1_ciphertext: None,
+            max_connections: default_max_connections(),
+            max_in_flight: default_max_in_flight(),
+            timeout: default_timeout(),
+        }
+    }
 }
 
 /// How long a connection may take for what, and for how long it may be at all. The defaults are tuned for clients on
@@ -338,17 +392,11 @@ mod tests {
         )
         .unwrap();
         let expected = Config {
-            name: "ack".to_owned(),
-            face: FaceName::Aliyun,
-            address: "unix:/run/kmsproxy/ack.sock".to_owned(),
-            tls: None,
             upstream: "hangzhou".to_owned(),
-            hosts: Vec::new(),
-            insecure: false,
-            mode: None,
             max_connections: 1024,
             max_in_flight: 1024,
             timeout: Duration::from_millis(2500),
+            ..Config::new("ack", FaceName::Aliyun, "unix:/run/kmsproxy/ack.sock")
         };
         assert_eq!(config, expected);
         assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);

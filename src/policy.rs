@@ -61,8 +61,8 @@ impl Policy {
 
     /// Decides whether `caller` may make `call`.
     ///
-    /// For a call that names its key the answer is final. `Decrypt` names none: it is permitted provisionally where
-    /// any key is allowed at all, and [`Policy::release`] decides again once the key is known.
+    /// For a call that names its key the answer is final. `Decrypt` need not name one: it is then permitted provisionally
+    /// where any key is allowed at all, and [`Policy::release`] decides again once the key is known.
     ///
     /// # Errors
     /// [`Kind::Forbidden`] where no rule covers the call.
@@ -71,7 +71,7 @@ impl Policy {
         let grants = self.grants.load();
         let grant = grants.get(caller.name()).ok_or(Fault::proxy(Kind::Forbidden))?;
         let granted = grant.rules.iter().any(|rule| match (action, key) {
-            (Action::Decrypt, _) => rule.actions.contains(&Action::Decrypt) && !rule.keys.is_empty(),
+            (Action::Decrypt, None) => rule.actions.contains(&Action::Decrypt) && !rule.keys.is_empty(),
             (_, Some(key)) => rule.covers(action, key.bare()),
             (_, None) => rule.covers_every_key(action),
         });
@@ -100,7 +100,11 @@ impl Policy {
     /// # Errors
     /// [`Kind::Forbidden`] where it may not.
     pub fn release(&self, permit: &Permit, key: &KeyId) -> Result<Release, Fault> {
-        let asked = permit.requested.as_ref().map_or_else(|| key.as_str(), KeyName::bare);
+        let asked = match (&permit.action, &permit.requested) {
+            // What a Decrypt is allowed is decided by the key that made the plaintext, whatever the caller called it.
+            (Action::Decrypt, _) | (_, None) => key.as_str(),
+            (_, Some(name)) => name.bare(),
+        };
         self.covered(permit, |rule| rule.covers(permit.action, asked))
     }
 
@@ -268,7 +272,7 @@ mod tests {
 
     fn decrypt() -> Call {
         let ciphertext = Ciphertext::new(vec![1]);
-        Call::Decrypt(Decrypt { ciphertext, context: None, dry_run: false, extra: Extra::default() })
+        Call::Decrypt(Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() })
     }
 
     fn list(key: Option<&str>) -> Call {

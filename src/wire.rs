@@ -1,3 +1,4 @@
 //! Pure codecs, one per dialect: bytes in, words out, and back. No I/O, no clock, no state.
 
 pub mod aliyun;
+pub mod kubernetes;

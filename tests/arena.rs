@@ -13,8 +13,13 @@ use kmsproxy::ledger::Ledger;
 fn a_scope_without_entries_gives_its_sealing_key_up_to_one_that_needs_it() {
     let clock = Arc::new(Manual::at("2026-01-02T03:04:05Z".parse().unwrap()));
     let ledger = Ledger::new("test", Terms::default(), Arc::<Manual>::clone(&clock));
-    let call =
-        Decrypt { ciphertext: Ciphertext::new(b"1".to_vec()), context: None, dry_run: false, extra: Extra::default() };
+    let call = Decrypt {
+        ciphertext: Ciphertext::new(b"1".to_vec()),
+        key: None,
+        context: None,
+        dry_run: false,
+        extra: Extra::default(),
+    };
     for n in 0..=guard::capacity() {
         let scope = ledger.scope(&KeyId::new(&format!("key-{n}")), None);
         let kept = scope.keep(ledger.ask(), &call, b"tag", b"dek").unwrap();

@@ -101,17 +101,12 @@ fn describe(peer: &Peer) -> String {
 
 fn config(address: &str) -> Config {
     Config {
-        name: "test".to_owned(),
-        face: FaceName::Aliyun,
-        address: address.to_owned(),
-        tls: None,
         upstream: "none".to_owned(),
-        hosts: Vec::new(),
         insecure: true,
-        mode: None,
         max_connections: 16,
         max_in_flight: 16,
         timeout: Duration::from_secs(1),
+        ..Config::new("test", FaceName::Aliyun, address)
     }
 }
 

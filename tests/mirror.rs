@@ -275,7 +275,7 @@ fn kinds() -> Vec<Kind> {
 
 fn decrypt(blob: &[u8]) -> Call {
     let ciphertext = Ciphertext::new(blob.to_vec());
-    Call::Decrypt(Decrypt { ciphertext, context: None, dry_run: false, extra: Extra::default() })
+    Call::Decrypt(Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() })
 }
 
 fn encrypt() -> Call {

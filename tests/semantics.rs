@@ -84,6 +84,7 @@ fn caller(name: &str) -> Caller {
 fn decrypt(blob: &[u8]) -> Call {
     Call::Decrypt(Decrypt {
         ciphertext: Ciphertext::new(blob.to_vec()),
+        key: None,
         context: None,
         dry_run: false,
         extra: Extra::default(),

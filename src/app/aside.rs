@@ -74,17 +74,11 @@ pub(super) fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Err
 /// A socket for root and for our own user.
 pub(super) fn private(name: &str, address: &Address, inherited: &mut Inherited) -> Result<Listener, Error> {
     let config = listener::Config {
-        name: name.to_owned(),
-        face: listener::FaceName::Aliyun,
-        address: address.to_string(),
-        tls: None,
-        upstream: String::new(),
-        hosts: Vec::new(),
-        insecure: false,
         mode: matches!(address, Address::Unix(_)).then(|| "0600".to_owned()),
         max_connections: admin::CONNECTIONS_MAX,
         max_in_flight: admin::CONNECTIONS_MAX,
         timeout: BEAT,
+        ..listener::Config::new(name, listener::FaceName::Aliyun, &address.to_string())
     };
     Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
 }

@@ -16,11 +16,14 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// `Decrypt`. The key is not named: the blob knows it.
+/// `Decrypt`. Most blobs know their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decrypt {
     /// What to unwrap.
     pub ciphertext: Ciphertext,
+    /// The key that must have made it, where the caller names one: what another key made is then refused. Some KMS
+    /// need it (Vault, Google), others take it (AWS), Alibaba Cloud's knows no such parameter.
+    pub key: Option<KeyName>,
     /// The context it was wrapped with; absent and empty are different.
     pub context: Option<Context>,
     /// Ask only whether it would be allowed. The KMS answers every dry run with an error.
@@ -115,7 +118,7 @@ impl Call {
     #[must_use]
     pub const fn key(&self) -> Option<&KeyName> {
         match self {
-            Self::Decrypt(_) => None,
+            Self::Decrypt(call) => call.key.as_ref(),
             Self::Encrypt(call) => Some(&call.key),
             Self::GenerateDataKey(call) => Some(&call.key),
             Self::Read(read) => read.key.as_ref(),

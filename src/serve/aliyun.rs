@@ -289,7 +289,8 @@ mod tests {
         assert_eq!(headers["x-acs-request-id"], "UPSTREAM-1");
         assert_eq!(headers["content-type"], "application/json;charset=utf-8");
         let ciphertext = crate::kms::Ciphertext::new(b"AB".to_vec());
-        let decrypt = Decrypt { ciphertext, context: None, dry_run: false, extra: crate::kms::Extra::default() };
+        let decrypt =
+            Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: crate::kms::Extra::default() };
         let expected = ("plugin".to_owned(), Call::Decrypt(decrypt), Duration::from_secs(2));
         assert_eq!(*stage.kms.1.lock().unwrap(), [expected]);
     }

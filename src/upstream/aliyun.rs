@@ -315,7 +315,7 @@ mod tests {
 
     fn decrypt() -> Call {
         let ciphertext = Ciphertext::new(b"blob".to_vec());
-        Call::Decrypt(Decrypt { ciphertext, context: None, dry_run: false, extra: Extra::default() })
+        Call::Decrypt(Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() })
     }
 
     fn encrypt(key: &str) -> Call {

@@ -404,7 +404,7 @@ mod tests {
 
     fn decrypt(ciphertext: &Ciphertext, context: Option<Context>) -> Call {
         let ciphertext = ciphertext.clone();
-        Call::Decrypt(Decrypt { ciphertext, context, dry_run: false, extra: Extra::default() })
+        Call::Decrypt(Decrypt { ciphertext, key: None, context, dry_run: false, extra: Extra::default() })
     }
 
     fn generate(key: &KeyId, size: DataKeySize, plaintext: bool) -> Call {
@@ -615,7 +615,7 @@ mod tests {
         let blob = ciphertext(&local, key.as_str(), b"secret", None);
         let dry = |context| {
             let ciphertext = blob.clone();
-            Call::Decrypt(Decrypt { ciphertext, context, dry_run: true, extra: Extra::default() })
+            Call::Decrypt(Decrypt { ciphertext, key: None, context, dry_run: true, extra: Extra::default() })
         };
         assert_eq!(ask(&local, &dry(None)), Err(Kind::DryRun));
         assert_eq!(ask(&local, &dry(context(&[]))), Err(Kind::InvalidCiphertext));

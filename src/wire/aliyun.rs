@@ -190,7 +190,7 @@ mod tests {
         let reads = [Action::DescribeKey, Action::ListAliasesByKeyId, Action::ListKeyVersions];
         prop_oneof![
             (vec(any::<u8>(), 1..300), options()).prop_map(|(bytes, (context, dry_run, extra))| {
-                Call::Decrypt(Decrypt { ciphertext: Ciphertext::new(bytes), context, dry_run, extra })
+                Call::Decrypt(Decrypt { ciphertext: Ciphertext::new(bytes), key: None, context, dry_run, extra })
             }),
             (keys(), vec(any::<u8>(), 1..300), options()).prop_map(|(key, bytes, (context, dry_run, extra))| {
                 Call::Encrypt(Encrypt { key, plaintext: Secret::new(bytes), context, dry_run, extra })

@@ -20,7 +20,7 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
 
 fn decrypt() -> impl Strategy<Value = Call> {
     (bytes(), options()).prop_map(|(ciphertext, (context, dry_run, extra))| {
-        Call::Decrypt(Decrypt { ciphertext: Ciphertext::new(ciphertext), context, dry_run, extra })
+        Call::Decrypt(Decrypt { ciphertext: Ciphertext::new(ciphertext), key: None, context, dry_run, extra })
     })
 }
 

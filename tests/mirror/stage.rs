@@ -117,17 +117,11 @@ impl Stage<Recorder> {
 
 fn serve<R: Respond>(runtime: &Runtime, respond: Arc<R>) -> (SocketAddr, Arc<Mutex<HashSet<SocketAddr>>>) {
     let config = listener::Config {
-        name: LISTENER.to_owned(),
-        face: FaceName::Aliyun,
-        address: "127.0.0.1:0".to_owned(),
-        tls: None,
-        upstream: String::new(),
-        hosts: Vec::new(),
         insecure: true,
-        mode: None,
         max_connections: 64,
         max_in_flight: 64,
         timeout: PATIENCE,
+        ..listener::Config::new(LISTENER, FaceName::Aliyun, "127.0.0.1:0")
     };
     let listener = Listener::bind(&config, None).unwrap();
     let LocalAddress::Tcp(address) = *listener.local_address() else { unreachable!("asked for TCP") };

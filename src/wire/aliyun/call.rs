@@ -40,7 +40,7 @@ impl<'r> Fields<'_, 'r> {
     fn decrypt(mut self) -> Result<Call, Fault> {
         let ciphertext = Ciphertext::new(self.blob("CiphertextBlob")?);
         let (context, dry_run) = (self.context()?, self.dry_run()?);
-        Ok(Call::Decrypt(Decrypt { ciphertext, context, dry_run, extra: self.extra() }))
+        Ok(Call::Decrypt(Decrypt { ciphertext, key: None, context, dry_run, extra: self.extra() }))
     }
 
     fn encrypt(mut self) -> Result<Call, Fault> {
@@ -166,6 +166,7 @@ mod tests {
             &SignatureVersion=1.0&Timestamp=t&Version=v&DryRun=false";
         let expected = Decrypt {
             ciphertext: Ciphertext::new(b"AB".to_vec()),
+            key: None,
             context: None,
             dry_run: false,
             extra: Extra(vec![("KeyId".to_owned(), "k".to_owned()), ("New".to_owned(), "+".to_owned())]),
