@@ -3,6 +3,7 @@
 mod address;
 mod connection;
 mod crowd;
+mod provider;
 
 use std::future::Future;
 use std::io;
@@ -24,6 +25,7 @@ use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
 use self::connection::{Socket, Terms};
 use self::crowd::{Crowd, Order};
+pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
