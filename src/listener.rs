@@ -3,6 +3,7 @@
 mod address;
 mod connection;
 mod crowd;
+mod provider;
 
 use std::future::Future;
 use std::io;
@@ -25,6 +26,7 @@ pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
+pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};

@@ -23,7 +23,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn covers(&self, action: Action, key: &str) -> bool {
+    /// Whether it allows `action` on the key of that bare name.
+    #[must_use]
+    pub fn covers(&self, action: Action, key: &str) -> bool {
         self.actions.contains(&action) && self.keys.iter().any(|listed| listed == "*" || bare(listed) == key)
     }
 
