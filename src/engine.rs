@@ -27,7 +27,7 @@ use answers::{copied, from_entry};
 pub use direct::Direct;
 use drift::Drift;
 use primary::Followed;
-pub use primary::{Primary, Provide, Provider, Turn};
+pub use primary::{Following, Primary, Provide, Turn};
 
 /// What a face hands its calls to.
 pub trait Respond: Send + Sync + 'static {
@@ -47,7 +47,7 @@ pub struct Engine {
     flights: Arc<Flights<Fingerprint, Landing>>,
     decrypts: Decrypts,
     drift: Drift,
-    following: Mutex<Vec<Arc<Followed>>>,
+    followed: Mutex<Vec<Arc<Followed>>>,
 }
 
 /// What an engine is made of.
@@ -96,7 +96,7 @@ impl Engine {
         let flights = Flights::new(parts.tasks.clone());
         let decrypts = Decrypts::of(parts.ledger.upstream());
         let drift = Drift::new(&*parts.clock);
-        Arc::new(Self { parts, flights, decrypts, drift, following: Mutex::default() })
+        Arc::new(Self { parts, flights, decrypts, drift, followed: Mutex::default() })
     }
 
     /// The leases.

@@ -71,7 +71,7 @@ impl Watch {
                 note(engine.ledger().upstream(), probe.scope().key().as_str(), engine.probe(&probe).await);
             });
         }
-        for turn in self.engine.providers_due(now) {
+        for turn in self.engine.turns_due(now) {
             let (upstream, probing) = (self.engine.ledger().upstream().to_owned(), Arc::clone(&self.probing));
             self.tasks.spawn(async move {
                 let Ok(_place) = probing.acquire().await else { return };

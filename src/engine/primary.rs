@@ -11,7 +11,7 @@ use super::{Engine, Respond};
 use crate::auth::Caller;
 use crate::chance;
 use crate::clock::{Deadline, Moment};
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Origin};
 use crate::kms::{Answer, Call, Decrypt, Encrypt, Encrypted, Extra, KeyId, KeyName, KeyVersion};
 use crate::lease::{Asked, Evidence, Standing};
 use crate::ledger::{Scope, Watching};
@@ -40,7 +40,7 @@ pub trait Provide: Respond {
 
 /// A key that is followed, and by whom it is asked.
 #[derive(Clone, Debug)]
-pub struct Provider {
+pub struct Following {
     engine: Arc<Engine>,
     followed: Arc<Followed>,
 }
@@ -75,29 +75,29 @@ struct Known {
 impl Engine {
     /// Begins to follow the key that `name` names; whoever follows the same name shares what is known.
     #[must_use]
-    pub fn provide(self: &Arc<Self>, name: &KeyName) -> Provider {
-        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = following.iter().find(|followed| followed.name == *name).map(Arc::clone);
+    pub fn follow(self: &Arc<Self>, name: &KeyName) -> Following {
+        let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.iter().find(|followed| followed.name == *name).map(Arc::clone);
         let followed = known.unwrap_or_else(|| {
             let followed = Arc::new(Followed::new(name.clone()));
-            following.push(Arc::clone(&followed));
+            all.push(Arc::clone(&followed));
             followed
         });
-        Provider { engine: Arc::clone(self), followed }
+        Following { engine: Arc::clone(self), followed }
     }
 
-    /// The providers whose turn to ask has come at `now`.
+    /// The turns that have come at `now`, to ask about the keys that are followed.
     #[must_use]
-    pub fn providers_due(self: &Arc<Self>, now: Moment) -> Vec<Turn> {
-        let following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = following.iter().filter(|followed| followed.take_turn(now));
-        due.map(|followed| Turn(Provider { engine: Arc::clone(self), followed: Arc::clone(followed) })).collect()
+    pub fn turns_due(self: &Arc<Self>, now: Moment) -> Vec<Turn> {
+        let all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = all.iter().filter(|followed| followed.take_turn(now));
+        due.map(|followed| Turn(Following { engine: Arc::clone(self), followed: Arc::clone(followed) })).collect()
     }
 
     /// An Encrypt by `name`, whoever asked for it, says which version is primary.
     pub(super) fn encrypted(&self, name: &KeyName, primary: Primary, asked: Asked) {
-        let following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(followed) = following.iter().find(|followed| followed.name == *name)
+        let all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(followed) = all.iter().find(|followed| followed.name == *name)
             && followed.heard(primary, asked, |key| self.ledger().scope(key, None))
         {
             self.ledger().wake();
@@ -126,7 +126,7 @@ impl Engine {
     }
 }
 
-impl Provider {
+impl Following {
     async fn ask(&self) -> Result<(), Fault> {
         let (scope, sample) = self.question().await.inspect_err(|fault| {
             self.engine.ledger().weigh_named(fault, &self.followed.name);
@@ -159,7 +159,7 @@ impl Provider {
 
 /// A provider's turn to ask. While it lives, there is no other for its key.
 #[derive(Debug)]
-pub struct Turn(Provider);
+pub struct Turn(Following);
 
 impl Turn {
     /// The name by which the key is followed.
@@ -187,20 +187,21 @@ impl Drop for Turn {
     }
 }
 
-impl Respond for Provider {
+impl Respond for Following {
     async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
         self.engine.respond(caller, call, deadline).await
     }
 }
 
-impl Provide for Provider {
+impl Provide for Following {
     fn primary(&self) -> Result<Primary, Fault> {
         let now = self.engine.clock().now();
         self.engine.check_drift(now);
         let state = self.followed.state();
         let silent = || state.failed.clone().unwrap_or(Fault::kms(Kind::Lapsed));
-        // Whatever was said of the key counts at once; that nothing was said counts when the lease ends.
-        if let Some(fault) = state.failed.as_ref().filter(|fault| Evidence::of(fault) != Evidence::Silence) {
+        // Whatever the KMS said counts at once; that it said nothing counts when the lease ends.
+        let said = |fault: &&Fault| fault.origin() == Origin::Kms && Evidence::of(fault) != Evidence::Silence;
+        if let Some(fault) = state.failed.as_ref().filter(said) {
             return Err(fault.clone());
         }
         let Some(known) = &state.known else { return Err(silent()) };

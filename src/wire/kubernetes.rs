@@ -93,6 +93,19 @@ impl Method {
         }
     }
 
+    /// A short name, for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1Decrypt => "v1beta1/Decrypt",
+            Self::V1Encrypt => "v1beta1/Encrypt",
+            Self::V1Version => "v1beta1/Version",
+            Self::V2Decrypt => "v2/Decrypt",
+            Self::V2Encrypt => "v2/Encrypt",
+            Self::V2Status => "v2/Status",
+        }
+    }
+
     /// The version of the API that it belongs to.
     #[must_use]
     pub const fn api(self) -> Api {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-use kmsproxy::engine::{Primary, Provide, Provider};
+use kmsproxy::engine::{Following, Primary, Provide};
 use kmsproxy::kms::KeyVersion;
 
 const PROBE: Duration = Duration::from_secs(10);
@@ -11,12 +11,12 @@ fn primary(version: &str) -> Result<Primary, Kind> {
     Ok(Primary { key: KeyId::new(KEY), version: KeyVersion::new(version) })
 }
 
-fn said(provider: &Provider) -> Result<Primary, Kind> {
+fn said(provider: &Following) -> Result<Primary, Kind> {
     provider.primary().map_err(|fault| fault.kind().clone())
 }
 
-fn provider(world: &World, name: &str) -> Provider {
-    world.engine.provide(&KeyName::new(name))
+fn provider(world: &World, name: &str) -> Following {
+    world.engine.follow(&KeyName::new(name))
 }
 
 fn named(blob: &[u8], key: &str) -> Call {
