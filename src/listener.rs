@@ -3,6 +3,7 @@
 mod address;
 mod connection;
 mod crowd;
+mod ownership;
 mod provider;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
 pub use self::provider::Provider;
+use self::ownership::Ownership;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
@@ -183,6 +185,7 @@ impl Listener {
     pub fn bind(config: &Config, inherited: Option<OwnedFd>) -> Result<Self, BindError> {
         let address: Address = config.address.parse()?;
         let mode = address.mode(config.mode.as_deref())?;
+        let owner = Ownership::read(&address, config.owner.as_deref(), config.group.as_deref())?;
         if config.max_connections == 0 {
             return Err(BindError::NoConnections);
         }
@@ -194,8 +197,14 @@ impl Listener {
         };
         let bound = match inherited {
             Some(socket) => Bound::adopt(socket, &address)?,
-            None => Bound::bind(&address, mode, privacy)?,
+            None if matches!((config.face, &address), (FaceName::Kubernetes, Address::Tcp(_))) => {
+                return Err(BindError::NotUnix(address));
+            }
+            None => Bound::bind(&address, mode, owner, privacy)?,
         };
+        if matches!((config.face, bound.address()), (FaceName::Kubernetes, LocalAddress::Tcp(_))) {
+            return Err(BindError::NotUnix(address));
+        }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
@@ -349,6 +358,19 @@ pub enum BindError {
         "address {0:?}: write \"127.0.0.1:8443\", \"[::1]:8443\", \"unix:/path\", \"unix:@name\" or \"systemd:name\""
     )]
     Address(String),
+    /// The file system or the kernel does not let us give the socket file away.
+    #[error("{}: cannot give the socket to its owner and group: {source}; {remedy}", .path.display())]
+    GiveAway {
+        /// The socket file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No such group.
+    #[error("group {0:?}: {1}; write the name of a group of this machine, or its number")]
+    Group(String, #[source] io::Error),
     /// The inherited descriptor is not a listening stream socket.
     #[error(
         "{0}: the inherited descriptor is not a listening TCP or unix stream socket; use ListenStream= with Accept=no"
@@ -376,6 +398,17 @@ pub enum BindError {
     /// `systemd:name` and nothing inherited.
     #[error("{0}: no socket of that name was inherited; set FileDescriptorName= in the .socket unit and start that")]
     NotInherited(Address),
+    /// TCP, where only unix sockets will do.
+    #[error(
+        "{0}: kube-apiserver connects to unix sockets only; write \"unix:/path\" or \"unix:@name\", or ListenStream=/path in the .socket unit"
+    )]
+    NotUnix(Address),
+    /// No such user.
+    #[error("owner {0:?}: {1}; write the name of a user of this machine, or its number")]
+    Owner(String, #[source] io::Error),
+    /// There is no file to have an owner.
+    #[error("{0}: owner and group are of a socket file; remove them, or write \"unix:/path\"")]
+    Ownerless(Address),
     /// TCP without TLS.
     #[error(
         "{0}: TCP without TLS can be read by others; add tls = {{ … }}, use \"unix:/path\", or write insecure = true on a loopback address"

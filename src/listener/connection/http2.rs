@@ -4,6 +4,8 @@
 //! second task, and the answers of one turn in one write.
 
 mod authority;
+#[cfg(test)]
+mod blocks;
 mod call;
 mod screen;
 
@@ -22,7 +24,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 pub use self::call::Answer;
 use self::call::call;
 use self::screen::Screen;
-use super::{Limits, Member, Opened, Order, Protocol, overdue};
+use super::{Limits, Member, Opened, Order, Protocol, Stream, overdue};
 use crate::claim::Peer;
 
 /// HTTP/2, answered by a service.
@@ -41,7 +43,7 @@ where
         let mut stay = Stay::new(&member, limits);
         let shaken = tokio::select! {
             biased;
-            shaken = timeout(limits.head, http().handshake(Screen::new(stream))) => shaken,
+            shaken = timeout(limits.head, http().handshake(Screen::new(stream, Arc::clone(&member)))) => shaken,
             () = member.told() => return Ok(()),
         };
         let Ok(shaken) = shaken else { return Ok(()) };
@@ -73,7 +75,7 @@ where
 /// Takes in what has come, lets every call go on, and sends what they have to say; until nothing moves any more, or the
 /// connection has ended.
 fn turn<C: Future<Output = ()>>(
-    http: &mut Connection<Screen, Bytes>,
+    http: &mut Connection<Screen<Stream>, Bytes>,
     calls: &mut FuturesUnordered<C>,
     begin: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> C,
     cx: &mut Context<'_>,
