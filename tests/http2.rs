@@ -211,12 +211,9 @@ impl Raw {
     /// The next frame; `None` when the listener has closed.
     async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        match timeout(SOON, self.stream.read_exact(&mut head)).await.expect("a frame in time") {
-            Ok(_) => {}
-            Err(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => return None,
-                _ => panic!("{error}"),
-            },
+        if let Err(error) = timeout(SOON, self.stream.read_exact(&mut head)).await.expect("a frame in time") {
+            assert!(matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{error}");
+            return None;
         }
         let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         self.stream.read_exact(&mut payload).await.ok()?;
