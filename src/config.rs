@@ -18,6 +18,7 @@ mod mistake;
 mod nearest;
 mod piece;
 mod plan;
+mod provider;
 mod raw;
 mod reading;
 mod resolve;
@@ -27,7 +28,7 @@ pub use address::Address;
 pub use environment::Environment;
 pub use key::Place;
 pub use mistake::{Mistake, Mistakes};
-pub use plan::{CallerPlan, ListenerPlan, Plan, Unbindable, UpstreamPlan};
+pub use plan::{CallerPlan, FacePlan, ListenerPlan, Plan, Unbindable, UpstreamPlan};
 pub use raw::{AccessKey, Caller, Config, Kms, Upstream};
 
 /// Where settings come from.

@@ -3,6 +3,7 @@
 mod address;
 mod connection;
 mod crowd;
+mod provider;
 
 use std::future::Future;
 use std::io;
@@ -22,8 +23,10 @@ use tokio_util::task::TaskTracker;
 
 use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
-use self::connection::{Socket, Terms};
+pub use self::connection::Answer;
+use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
+pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
@@ -217,9 +220,9 @@ impl Listener {
         self.bound.address()
     }
 
-    /// Serves connections until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts
-    /// the rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only.
-    /// If the future is dropped, every connection is cut.
+    /// Serves HTTP/1.1 until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts the
+    /// rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only. If the
+    /// future is dropped, every connection is cut.
     ///
     /// `service` must bound what it reads of a request's body, in bytes and time.
     ///
@@ -234,6 +237,28 @@ impl Listener {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.attend(Http1(service), shutdown).await
+    }
+
+    /// The same for HTTP/2 with prior knowledge. All calls of a connection share its task, and a panic in `service` ends
+    /// its call only. A call that the client resets, or that takes longer than the limits allow, is dropped wherever it
+    /// waits: work that others share must run elsewhere.
+    ///
+    /// `service` must bound what it reads of a request's body, and release what it has read to the stream's flow
+    /// control. Of `:authority` it learns nothing: where the value is none that a URI can have, as with gRPC clients that
+    /// send a socket's path, another of the same length takes its place.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_http2<S, F>(self, service: S, shutdown: CancellationToken) -> io::Result<()>
+    where
+        S: Fn(Arc<Peer>, Request<h2::RecvStream>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.attend(Http2(service), shutdown).await
+    }
+
+    async fn attend(self, protocol: impl Protocol, shutdown: CancellationToken) -> io::Result<()> {
         let acceptor = self.bound.listen()?;
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
         let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
@@ -256,7 +281,7 @@ impl Listener {
                 () = shutdown.cancelled() => break Ok(()),
                 place = crowd.enter() => place,
             };
-            tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), service.clone()));
+            tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
         drop(acceptor);
         drain(&crowd, &tasks, terms.limits.drain).await;

@@ -418,7 +418,7 @@ const CASES: &[Case] = &[
         is: "localhost:8443",
         at: "address",
         says: "listener[0].address: `localhost:8443` is not an address\n  remedy: write an address and a port \
-               (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\" or \"systemd:NAME\"",
+               (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\", \"unix:@NAME\" or \"systemd:NAME\"",
     },
     Case {
         was: "tls = { certificate_file = \"/etc/kmsproxy/tls/server.pem\", key_file = \"/etc/kmsproxy/tls/server.key\" }\n",

@@ -60,6 +60,11 @@ fn admin(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Opt
             findings.add(&key, "control over TCP is refused: there the kernel does not say who asks", remedy);
             None
         }
+        Ok(Address::Abstract(_)) => {
+            let problem = "control over an abstract socket is refused: it has no permissions";
+            findings.add(&key, problem, "write \"unix:/run/kmsproxy/admin.sock\" or \"systemd:admin\"");
+            None
+        }
         Ok(address) => {
             directory(&address, &key, machine, findings);
             Some(address)
@@ -83,7 +88,7 @@ fn distinct(all: &[(Key, Option<Address>)], findings: &mut Findings) -> Vec<(Soc
                 findings.add(key, format!("{address} is that of {other} already"), "give each its own address");
             }
             (Address::Tcp(address), _) => places.push((*address, findings.origin().place(key))),
-            (Address::Unix(_) | Address::Systemd(_), _) => {}
+            (Address::Unix(_) | Address::Abstract(_) | Address::Systemd(_), _) => {}
         }
     }
     places

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::listener::crowd::Member;
 
-/// Every kind of connection, as one type: hyper is compiled once.
+/// Every kind of connection, as one type: hyper and h2 are compiled once.
 #[derive(Debug)]
 pub(super) enum Transport {
     Tcp(TcpStream),
@@ -36,6 +36,10 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) const fn new(transport: Transport, member: Arc<Member>, stall: Duration) -> Self {
         Self { transport, member, stall, stalled: None }
+    }
+
+    pub(super) const fn member(&self) -> &Arc<Member> {
+        &self.member
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
