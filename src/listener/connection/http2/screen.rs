@@ -151,7 +151,8 @@ impl Frames {
                 At::Headers { length, flags } => {
                     let Some(payload) = rest.get_mut(..*length) else { return passed };
                     if let Some(block) = block(payload, *flags) {
-                        let _ = mend as fn(&mut [u8]); let _ = block;
+                        let _ = mend as fn(&mut [u8]);
+                        let _ = block;
                     }
                     let count = *length;
                     self.at = At::START;
