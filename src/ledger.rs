@@ -20,7 +20,7 @@ use crate::lease::{Asked, Epoch, Evidence, Stale, Standing, Terms};
 mod scope;
 
 use scope::{ContextScope, ScopeName};
-pub use scope::{Kept, Mark, Probe, Scope};
+pub use scope::{Kept, Mark, Probe, Scope, Watching};
 
 type Scopes = HashMap<ScopeName, Arc<Scope>>;
 
@@ -263,10 +263,15 @@ impl Ledger {
         for scope in self.all() {
             scope.make_due();
         }
+        self.wake();
+    }
+
+    /// Something is due ahead of its time.
+    pub fn wake(&self) {
         self.hurry.notify_one();
     }
 
-    /// Returns when probes were made due ahead of their time.
+    /// Returns when something was made due ahead of its time.
     pub async fn hurried(&self) {
         self.hurry.notified().await;
     }

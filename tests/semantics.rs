@@ -4,6 +4,8 @@
 
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/provider.rs"]
+mod provider;
 #[path = "semantics/schedules.rs"]
 mod schedules;
 

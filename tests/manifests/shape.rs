@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// `apiserver.config.k8s.io/v1`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EncryptionConfiguration {
+pub(crate) struct EncryptionConfiguration {
     pub api_version: String,
     pub kind: String,
     pub resources: Vec<Resources>,
@@ -16,7 +16,7 @@ pub struct EncryptionConfiguration {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Resources {
+pub(crate) struct Resources {
     pub resources: Vec<String>,
     pub providers: Vec<Provider>,
 }
@@ -24,14 +24,14 @@ pub struct Resources {
 /// One word and what it needs.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Provider {
+pub(crate) enum Provider {
     Kms(Kms),
     Identity(Identity),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Kms {
+pub(crate) struct Kms {
     pub api_version: String,
     pub name: String,
     pub endpoint: String,
@@ -42,11 +42,11 @@ pub struct Kms {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identity {}
+pub(crate) struct Identity {}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Pod {
+pub(crate) struct Pod {
     pub api_version: String,
     pub kind: String,
     pub metadata: Metadata,
@@ -55,7 +55,7 @@ pub struct Pod {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Metadata {
+pub(crate) struct Metadata {
     #[expect(dead_code, reason = "any name will do")]
     pub name: String,
     pub namespace: String,
@@ -64,7 +64,7 @@ pub struct Metadata {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Spec {
+pub(crate) struct Spec {
     pub priority_class_name: String,
     pub host_network: bool,
     pub dns_policy: String,
@@ -78,7 +78,7 @@ pub struct Spec {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PodSecurityContext {
+pub(crate) struct PodSecurityContext {
     #[expect(dead_code, reason = "the container says it again")]
     pub run_as_non_root: Option<bool>,
     pub run_as_user: Option<u32>,
@@ -88,14 +88,14 @@ pub struct PodSecurityContext {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SeccompProfile {
+pub(crate) struct SeccompProfile {
     #[serde(rename = "type")]
     pub kind: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Container {
+pub(crate) struct Container {
     pub name: String,
     pub image: String,
     pub image_pull_policy: String,
@@ -115,21 +115,21 @@ pub struct Container {
 
 impl Container {
     /// The mount that `path` is in.
-    pub fn mount(&self, path: &Path) -> Option<&Mount> {
+    pub(crate) fn mount(&self, path: &Path) -> Option<&Mount> {
         self.volume_mounts.iter().find(|mount| path.starts_with(&mount.mount_path))
     }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Variable {
+pub(crate) struct Variable {
     pub name: String,
     pub value: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecurityContext {
+pub(crate) struct SecurityContext {
     pub allow_privilege_escalation: Option<bool>,
     pub privileged: Option<bool>,
     pub read_only_root_filesystem: Option<bool>,
@@ -141,13 +141,13 @@ pub struct SecurityContext {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Capabilities {
+pub(crate) struct Capabilities {
     pub drop: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Probe {
+pub(crate) struct Probe {
     pub http_get: HttpGet,
     pub period_seconds: u32,
     pub timeout_seconds: u32,
@@ -156,7 +156,7 @@ pub struct Probe {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HttpGet {
+pub(crate) struct HttpGet {
     pub host: String,
     pub port: u16,
     pub path: String,
@@ -164,14 +164,14 @@ pub struct HttpGet {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Requirements {
+pub(crate) struct Requirements {
     pub requests: BTreeMap<String, String>,
     pub limits: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Mount {
+pub(crate) struct Mount {
     pub name: String,
     pub mount_path: String,
     #[serde(default)]
@@ -180,14 +180,14 @@ pub struct Mount {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Volume {
+pub(crate) struct Volume {
     pub name: String,
     pub host_path: HostPath,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HostPath {
+pub(crate) struct HostPath {
     pub path: String,
     #[serde(rename = "type")]
     pub kind: String,
