@@ -28,7 +28,8 @@ pub(super) const fn row(fault: &Fault) -> &'static Row {
         Kind::InvalidParameter(_) | Kind::Malformed(_) | Kind::MissingParameter(_) if theirs => &REFUSED_PARAMETER,
         Kind::InvalidParameter(_) => &INVALID_PARAMETER,
         Kind::KeyDisabled => &KEY_DISABLED,
-        Kind::KeyNotFound => &KEY_NOT_FOUND,
+        Kind::KeyNotFound if theirs => &KEY_NOT_FOUND,
+        Kind::KeyNotFound => &FOREIGN,
         Kind::KeyPendingDeletion => &KEY_PENDING_DELETION,
         Kind::KeyPendingImport => &KEY_PENDING_IMPORT,
         Kind::KeyUnavailable => &KEY_UNAVAILABLE,
@@ -75,6 +76,12 @@ const FORBIDDEN: Row = Row {
     code: Code::PermissionDenied,
     what: "kmsproxy does not allow {caller} at {listener} to do this with {key}",
     remedy: "if it should, write so under `allow` of its [[caller]]",
+};
+const FOREIGN: Row = Row {
+    code: Code::NotFound,
+    what: "the `key_id` was never one of {listener}, whose key is {key}",
+    remedy: "what another provider or key wrote is read by that one: keep it in the EncryptionConfiguration, or allow \
+             {caller} the key under its [[caller]]",
 };
 const GARBLED: Row = Row {
     code: Code::Unavailable,
