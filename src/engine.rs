@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::auth::Caller;
-use crate::cache::{Cache, Closed, Entry, Fill, Fingerprint};
+use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
 use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyName};
-use crate::lease::{Asked, Epoch, Evidence, Stale, Standing};
+use crate::lease::{Asked, Evidence, Stale, Standing};
 use crate::ledger::{Ledger, Probe, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
@@ -22,6 +22,7 @@ mod direct;
 mod drift;
 mod passing;
 mod primary;
+mod versions;
 
 use answers::{copied, from_entry};
 pub use direct::Direct;
@@ -75,7 +76,7 @@ type Landing = Result<Landed, Fault>;
 #[derive(Clone, Debug)]
 enum Landed {
     /// The KMS answered.
-    Fresh { scope: Arc<Scope>, epoch: Epoch, held: Arc<Held> },
+    Fresh { filled: Filled, held: Arc<Held> },
     /// Another flight had filled the cache just before this one left.
     Kept(Arc<Entry>),
 }
@@ -153,6 +154,7 @@ impl Engine {
         self.check_drift(now);
         if let Some(entry) = self.parts.cache.find(permit, fingerprint) {
             let release = self.parts.policy.release(permit, entry.key())?;
+            entry.dek().asked(now);
             match entry.open(&release, now) {
                 Ok(plaintext) => return Ok(Some(from_entry(&entry, plaintext))),
                 // A trial is not spent on what is answered from memory anyway.
@@ -189,14 +191,16 @@ impl Engine {
         match landed {
             Landed::Kept(entry) => {
                 let release = self.parts.policy.release(permit, entry.key())?;
+                entry.dek().asked(now);
                 let plaintext = entry.open(&release, now).map_err(|closed| match closed {
                     Closed::Refused(fault) => fault,
                     Closed::Ask => Fault::kms(Kind::Lapsed),
                 })?;
                 Ok(from_entry(entry, plaintext))
             }
-            Landed::Fresh { scope, epoch, held } => {
+            Landed::Fresh { filled: Filled { scope, epoch, dek }, held } => {
                 let release = self.parts.policy.release(permit, scope.key())?;
+                dek.asked(now);
                 if !scope.serves(*epoch, now) {
                     return Err(closed(scope, now));
                 }
@@ -240,8 +244,8 @@ impl Engine {
             let fill = Fill { fingerprint, call, asked, key, version, plaintext: plaintext.expose() };
             self.parts.cache.keep(&self.parts.ledger, &fill)
         });
-        let (scope, epoch) = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
-        Ok(Landed::Fresh { scope, epoch, held: Arc::new(held) })
+        let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
+        Ok(Landed::Fresh { filled, held: Arc::new(held) })
     }
 
     /// Asks about a key on our own account, and renews or ends its lease by the answer.
@@ -297,9 +301,10 @@ impl Engine {
     }
 
     async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
-        let left = deadline.remaining(self.parts.clock.now());
+        let sent = self.parts.clock.now();
         let asking = self.parts.upstream.ask(permit, call, deadline);
-        let held = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        let held = timeout(deadline.remaining(sent), asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        self.note_wrapped(call, &held, sent);
         if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
             && self.parts.ledger.resolve(named) != *key
         {

@@ -3,6 +3,8 @@
 mod address;
 mod connection;
 mod crowd;
+mod ownership;
+mod patience;
 mod provider;
 
 use std::future::Future;
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use rustix::io::Errno;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -26,6 +27,8 @@ pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
+use self::ownership::Ownership;
+use self::patience::Patience;
 pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
@@ -183,6 +186,7 @@ impl Listener {
     pub fn bind(config: &Config, inherited: Option<OwnedFd>) -> Result<Self, BindError> {
         let address: Address = config.address.parse()?;
         let mode = address.mode(config.mode.as_deref())?;
+        let owner = Ownership::read(&address, config.owner.as_deref(), config.group.as_deref())?;
         if config.max_connections == 0 {
             return Err(BindError::NoConnections);
         }
@@ -194,8 +198,14 @@ impl Listener {
         };
         let bound = match inherited {
             Some(socket) => Bound::adopt(socket, &address)?,
-            None => Bound::bind(&address, mode, privacy)?,
+            None if matches!((config.face, &address), (FaceName::Kubernetes, Address::Tcp(_))) => {
+                return Err(BindError::NotUnix(address));
+            }
+            None => Bound::bind(&address, mode, owner, privacy)?,
         };
+        if matches!((config.face, bound.address()), (FaceName::Kubernetes, LocalAddress::Tcp(_))) {
+            return Err(BindError::NotUnix(address));
+        }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
@@ -300,47 +310,6 @@ async fn drain(crowd: &Crowd, tasks: &TaskTracker, patience: Duration) {
     }
 }
 
-/// How often `accept` has failed in a row. What one peer caused is passed over, what the machine lacks is waited for,
-/// and nothing is tried in a tight loop, whatever the kernel says.
-#[derive(Debug, Default)]
-struct Patience {
-    failures: u32,
-}
-
-impl Patience {
-    /// How long to wait after `error`; `None` where it is final.
-    fn after(&mut self, error: &io::Error) -> Option<Duration> {
-        self.failures += 1;
-        let waited_for = match Errno::from_io_error(error)? {
-            Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK => return None,
-            // The connection went before it was accepted, or the network reports its error here (accept(2)).
-            Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::INTR
-            | Errno::AGAIN
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::NOPROTOOPT
-            | Errno::OPNOTSUPP
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NONET
-            | Errno::TIMEDOUT => self.failures > FAILURES_PASSED_OVER,
-            // No descriptors, no memory; and whatever we do not know.
-            _ => true,
-        };
-        if !waited_for {
-            return Some(Duration::ZERO);
-        }
-        if self.failures.is_power_of_two() {
-            tracing::warn!(%error, failures = self.failures, "cannot accept connections");
-        }
-        Some(PAUSE_FIRST.saturating_mul(1 << self.failures.min(6)).min(PAUSE_LONGEST))
-    }
-}
-
 /// Why a listener cannot be had. Says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -349,6 +318,19 @@ pub enum BindError {
         "address {0:?}: write \"127.0.0.1:8443\", \"[::1]:8443\", \"unix:/path\", \"unix:@name\" or \"systemd:name\""
     )]
     Address(String),
+    /// The file system or the kernel does not let us give the socket file away.
+    #[error("{}: cannot give the socket to its owner and group: {source}; {remedy}", .path.display())]
+    GiveAway {
+        /// The socket file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No such group.
+    #[error("group {0:?}: {1}; write the name of a group of this machine, or its number")]
+    Group(String, #[source] io::Error),
     /// The inherited descriptor is not a listening stream socket.
     #[error(
         "{0}: the inherited descriptor is not a listening TCP or unix stream socket; use ListenStream= with Accept=no"
@@ -376,6 +358,17 @@ pub enum BindError {
     /// `systemd:name` and nothing inherited.
     #[error("{0}: no socket of that name was inherited; set FileDescriptorName= in the .socket unit and start that")]
     NotInherited(Address),
+    /// TCP, where only unix sockets will do.
+    #[error(
+        "{0}: kube-apiserver connects to unix sockets only; write \"unix:/path\" or \"unix:@name\", or ListenStream=/path in the .socket unit"
+    )]
+    NotUnix(Address),
+    /// No such user.
+    #[error("owner {0:?}: {1}; write the name of a user of this machine, or its number")]
+    Owner(String, #[source] io::Error),
+    /// There is no file to have an owner.
+    #[error("{0}: owner and group are of a socket file; remove them, or write \"unix:/path\"")]
+    Ownerless(Address),
     /// TCP without TLS.
     #[error(
         "{0}: TCP without TLS can be read by others; add tls = {{ … }}, use \"unix:/path\", or write insecure = true on a loopback address"
@@ -401,11 +394,6 @@ const fn default_timeout() -> Duration {
     Duration::from_millis(2500)
 }
 
-/// Failures of `accept` in a row that are put down to peers.
-const FAILURES_PASSED_OVER: u32 = 16;
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
-const PAUSE_LONGEST: Duration = Duration::from_millis(200);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,21 +414,5 @@ mod tests {
         assert_eq!(config, expected);
         assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
         assert!(toml::from_str::<Config>("nmae = \"ack\"").is_err());
-    }
-
-    #[test]
-    fn what_a_peer_does_is_passed_over_and_what_is_lacking_is_waited_for() {
-        let after = |errno: Errno| Patience::default().after(&errno.into());
-        assert_eq!(after(Errno::CONNABORTED), Some(Duration::ZERO));
-        assert_eq!(after(Errno::MFILE), Some(Duration::from_millis(10)));
-        assert_eq!(after(Errno::BADF), None);
-    }
-
-    #[test]
-    fn no_error_is_retried_without_pause_for_ever() {
-        let mut patience = Patience::default();
-        let pauses: Vec<_> = (0..20).map(|_| patience.after(&Errno::CONNABORTED.into())).collect();
-        assert_eq!(pauses[15], Some(Duration::ZERO));
-        assert_eq!(pauses[16..], [Some(PAUSE_LONGEST); 4]);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, Decrypted, Encrypted, KeyId, KeyName, KeyState, Reply, bare};
+use crate::kms::{Action, Answer, Call, Decrypted, Encrypted, KeyId, KeyName, KeyState, KeyVersion, Reply, bare};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -213,6 +213,17 @@ impl Held {
         match &self.0.reply {
             Reply::Decrypted(reply) => Some(seal(reply)),
             Reply::DataKey(_) | Reply::Document(_) | Reply::Encrypted(_) => None,
+        }
+    }
+
+    /// The version of the key that wrapped what was unwrapped, or wrapped what was made: none for reads.
+    #[must_use]
+    pub const fn version(&self) -> Option<&KeyVersion> {
+        match &self.0.reply {
+            Reply::DataKey(reply) => Some(&reply.version),
+            Reply::Decrypted(reply) => Some(&reply.version),
+            Reply::Document(_) => None,
+            Reply::Encrypted(reply) => Some(&reply.version),
         }
     }
 

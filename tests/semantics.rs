@@ -8,6 +8,8 @@ mod kms;
 mod provider;
 #[path = "semantics/schedules.rs"]
 mod schedules;
+#[path = "semantics/versions.rs"]
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;

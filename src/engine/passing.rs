@@ -30,6 +30,7 @@ impl Engine {
             Some(key) => self.parts.policy.release(&permit, key)?,
             None => self.parts.policy.release_list(&permit)?,
         };
+        self.note_passed(&call, &held, self.parts.clock.now());
         if let Some(key) = held.key().filter(|_| held.is_secret()) {
             self.parts.ledger.stands(key, asked, self.parts.clock.now())?;
         }

@@ -4,6 +4,8 @@
 //! second task, and the answers of one turn in one write.
 
 mod authority;
+#[cfg(test)]
+mod blocks;
 mod call;
 mod screen;
 
@@ -22,7 +24,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 pub use self::call::Answer;
 use self::call::call;
 use self::screen::Screen;
-use super::{Limits, Member, Opened, Order, Protocol, overdue};
+use super::{Limits, Member, Opened, Order, Protocol, Stream, overdue};
 use crate::claim::Peer;
 
 /// HTTP/2, answered by a service.
@@ -41,7 +43,7 @@ where
         let mut stay = Stay::new(&member, limits);
         let shaken = tokio::select! {
             biased;
-            shaken = timeout(limits.head, http().handshake(Screen::new(stream))) => shaken,
+            shaken = timeout(limits.head, http().handshake(Screen::new(stream, Arc::clone(&member)))) => shaken,
             () = member.told() => return Ok(()),
         };
         let Ok(shaken) = shaken else { return Ok(()) };
@@ -73,7 +75,7 @@ where
 /// Takes in what has come, lets every call go on, and sends what they have to say; until nothing moves any more, or the
 /// connection has ended.
 fn turn<C: Future<Output = ()>>(
-    http: &mut Connection<Screen, Bytes>,
+    http: &mut Connection<Screen<Stream>, Bytes>,
     calls: &mut FuturesUnordered<C>,
     begin: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> C,
     cx: &mut Context<'_>,
@@ -182,9 +184,9 @@ fn http() -> Builder {
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Calls at a time on one connection. kube-apiserver asks for as many as it has requests that read what it has not
 /// cached; gRPC clients queue the rest themselves.
-const STREAMS_MAX: u32 = 128;
+const STREAMS_MAX: u32 = 20000;
 /// Bytes of a request's header list, as RFC 9113 counts them. gRPC's are under 1 KiB. Over it, h2 answers 431.
-const HEADERS_MAX: u32 = 16 * 1024;
+const HEADERS_MAX: u32 = 1024 * 1024;
 /// Bytes of a frame's payload: the least that the RFC allows.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Bytes of the HPACK table: the RFC's default.

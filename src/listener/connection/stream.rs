@@ -38,10 +38,6 @@ impl Stream {
         Self { transport, member, stall, stalled: None }
     }
 
-    pub(super) const fn member(&self) -> &Arc<Member> {
-        &self.member
-    }
-
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stalled = None;

@@ -65,3 +65,17 @@ fn named(id: &str) -> Option<KeyName> {
 
 /// The first byte of our form: its version.
 const OURS: u8 = 0x01;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_id_that_would_not_be_read_back_is_not_written() {
+        let long = "k".repeat(256);
+        for id in ["", "alias/a", "acs:kms:r:1:key/key-a", &long] {
+            let encoded = v1_encode(V1Ciphertext::Kmsproxy, &KeyId::new(id), &Ciphertext::new(vec![7]));
+            assert_eq!(encoded, Err(Fault::kms(Kind::Garbled)), "{id}");
+        }
+    }
+}

@@ -66,6 +66,7 @@ impl Frame {
 
     /// The whole frame, uncompressed.
     pub(super) fn close(mut self) -> Vec<u8> {
+        debug_assert_eq!(self.0.len(), self.0.capacity(), "the room was measured");
         let length = u32::try_from(self.0.len() - HEAD_BYTES).expect("no message is as long as 4 GiB");
         self.0[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
         self.0

@@ -84,3 +84,78 @@ const VERSION: &str = "version.kmsproxy.internal";
 const SUFFIX: &str = "suffix.kmsproxy.internal";
 const DOMAIN: &str = "kmsproxy key_id v1";
 const HEX: [u8; 16] = *b"0123456789abcdef";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn made(key: &str, version: &str, suffix: &str) -> (PublicKeyId, BTreeMap<String, Vec<u8>>) {
+        let (key, version) = (KeyId::new(key), KeyVersion::new(version));
+        (PublicKeyId::of(&key, &version, suffix), annotations(&key, &version, suffix))
+    }
+
+    #[test]
+    fn an_annotation_that_is_lost_or_altered_is_told() {
+        let (id, whole) = made("key-1", "v1", "s");
+        for (name, lost) in [(KEY, Foreign::Missing), (VERSION, Foreign::Missing), (SUFFIX, Foreign::Altered)] {
+            let mut annotations = whole.clone();
+            annotations.insert(name.to_owned(), b"other".to_vec());
+            assert_eq!(read(id.as_str(), &annotations), Err(Foreign::Altered), "{name}");
+            annotations.insert(name.to_owned(), vec![0xFF]);
+            assert_eq!(read(id.as_str(), &annotations), Err(Foreign::Altered), "{name}");
+            annotations.remove(name);
+            assert_eq!(read(id.as_str(), &annotations), Err(lost), "{name}");
+        }
+        let mut more = whole;
+        more.insert("another.example.com".to_owned(), vec![0xFF]);
+        assert_eq!(read(id.as_str(), &more), Ok((KeyId::new("key-1"), KeyVersion::new("v1"))));
+        assert_eq!(read(&id.as_str().to_uppercase(), &more), Err(Foreign::Altered));
+    }
+
+    #[test]
+    fn a_key_id_made_for_an_alias_or_an_arn_is_foreign() {
+        for name in ["", "alias/k8s", "acs:kms:r:1:key/key-1"] {
+            let (id, annotations) = made(name, "v1", "");
+            assert_eq!(read(id.as_str(), &annotations), Err(Foreign::Altered), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_under_another_suffix_is_still_read() {
+        let (before, after) = (made("key-1", "v1", ""), made("key-1", "v1", "2"));
+        assert_ne!(before.0, after.0);
+        for (id, annotations) in [before, after] {
+            assert!(read(id.as_str(), &annotations).is_ok());
+        }
+    }
+
+    /// As `IsFullyQualifiedDomainName` of Kubernetes has it: two labels or more of `[a-z0-9]([-a-z0-9]*[a-z0-9])?`.
+    #[test]
+    fn the_names_are_domain_names() {
+        for name in [KEY, VERSION, SUFFIX] {
+            let labels: Vec<_> = name.split('.').collect();
+            assert!(labels.len() >= 2, "{name}");
+            for label in labels {
+                assert!(!label.is_empty() && label.bytes().all(|byte| byte.is_ascii_lowercase()), "{name}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_triples_with_the_same_text_have_two_key_ids(text in "[ab]{3,9}", a in 0..9_usize, b in 0..9_usize,
+            c in 0..9_usize, d in 0..9_usize)
+        {
+            let split = |first: usize, second: usize| {
+                let (first, second) = (first.min(second).min(text.len()), first.max(second).min(text.len()));
+                (&text[..first], &text[first..second], &text[second..])
+            };
+            let (one, other) = (split(a, b), split(c, d));
+            let ids = [one, other].map(|(key, version, suffix)| made(key, version, suffix).0);
+            prop_assert_eq!(ids[0] == ids[1], one == other);
+            prop_assert_eq!(ids[0].as_str().len(), 64);
+        }
+    }
+}

@@ -16,11 +16,14 @@
 //! | 14 `Unavailable` | the KMS is silent or ill, or cannot be asked: its address, our credentials, our clock |
 //! | 16 `Unauthenticated` | no `[[caller]]` fits who asks |
 
+mod row;
+
 use std::fmt::Write;
 
 use http::HeaderValue;
 
-use crate::fault::{Fault, Kind, Origin};
+use self::row::row;
+use crate::fault::{Fault, Kind};
 
 /// Whom and what a refusal is about, by the names of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -167,54 +170,6 @@ pub fn grpc_message(message: &str) -> HeaderValue {
     HeaderValue::try_from(encoded).expect("what is left is printable ASCII")
 }
 
-/// What one kind of fault is called here. In the texts, `{key}`, `{caller}` and `{listener}` stand for the subject,
-/// `{detail}` for what the kind carries.
-struct Row {
-    code: Code,
-    what: &'static str,
-    remedy: &'static str,
-}
-
-/// The table. Where the KMS finds fault with what kmsproxy itself sends, it is not for the caller to mend.
-const fn row(fault: &Fault) -> &'static Row {
-    let theirs = matches!(fault.origin(), Origin::Kms);
-    match fault.kind() {
-        Kind::AliasNotFound => &ALIAS_NOT_FOUND,
-        Kind::BadSignature(_) | Kind::Unauthenticated | Kind::UnknownAccessKey if theirs => &CREDENTIALS,
-        Kind::BadSignature(_) | Kind::Unauthenticated | Kind::UnknownAccessKey => &UNAUTHENTICATED,
-        Kind::Credentials => &CREDENTIALS,
-        Kind::DryRun | Kind::Other => &OTHER,
-        Kind::Forbidden | Kind::NoPermission if theirs => &NO_PERMISSION,
-        Kind::Forbidden | Kind::NoPermission => &FORBIDDEN,
-        Kind::Garbled => &GARBLED,
-        Kind::Internal => &INTERNAL,
-        Kind::InvalidCiphertext => &INVALID_CIPHERTEXT,
-        Kind::InvalidParameter(_) | Kind::Malformed(_) | Kind::MissingParameter(_) if theirs => &REFUSED_PARAMETER,
-        Kind::InvalidParameter(_) => &INVALID_PARAMETER,
-        Kind::KeyDisabled => &KEY_DISABLED,
-        Kind::KeyNotFound => &KEY_NOT_FOUND,
-        Kind::KeyPendingDeletion => &KEY_PENDING_DELETION,
-        Kind::KeyPendingImport => &KEY_PENDING_IMPORT,
-        Kind::KeyUnavailable => &KEY_UNAVAILABLE,
-        Kind::KeyVersionNotFound => &KEY_VERSION_NOT_FOUND,
-        Kind::KmsFailure => &KMS_FAILURE,
-        Kind::Lapsed => &LAPSED,
-        Kind::Malformed(_) => &MALFORMED,
-        Kind::MissingParameter(_) => &MISSING_PARAMETER,
-        Kind::NonceUsed | Kind::StaleTimestamp if theirs => &STALE,
-        Kind::NonceUsed | Kind::StaleTimestamp => &UNAUTHENTICATED,
-        Kind::Overloaded => &OVERLOADED,
-        Kind::Throttled(_) => &THROTTLED,
-        Kind::TimedOut => &TIMED_OUT,
-        Kind::TooLarge if matches!(fault.origin(), Origin::Caller) => &REQUEST_TOO_LARGE,
-        Kind::TooLarge => &ANSWER_TOO_LARGE,
-        Kind::UnknownAction | Kind::Unsupported if theirs => &KEY_UNSUITED,
-        Kind::UnknownAction => &UNKNOWN_METHOD,
-        Kind::Unreachable => &UNREACHABLE,
-        Kind::Unsupported => &COMPRESSED,
-    }
-}
-
 fn fill(text: &str, fault: &Fault, subject: &Subject<'_>, message: &mut String) {
     let mut rest = text;
     while let Some((before, (name, after))) =
@@ -280,162 +235,153 @@ fn cut(name: &str) -> &str {
     (0..=NAME_BYTES_MAX).rev().find_map(|end| name.get(..end)).unwrap_or("")
 }
 
-const ALIAS_NOT_FOUND: Row = Row {
-    code: Code::NotFound,
-    what: "the KMS knows no {key}",
-    remedy: "create the alias there, or correct `key` of {listener}",
-};
-const ANSWER_TOO_LARGE: Row = Row {
-    code: Code::ResourceExhausted,
-    what: "what {key} makes of the plaintext is longer than kube-apiserver takes",
-    remedy: "use a key whose ciphertexts are shorter: 1,024 bytes at most for v2, 65,535 for v1",
-};
-const COMPRESSED: Row = Row {
-    code: Code::Unimplemented,
-    what: "the message is compressed",
-    remedy: "send it as it is, with `grpc-encoding: identity` or none",
-};
-const CREDENTIALS: Row = Row {
-    code: Code::Unavailable,
-    what: "kmsproxy has no credentials that the KMS accepts, so {key} cannot be used",
-    remedy: "look at the credentials of the upstream of {listener}; `kmsproxy status` says what is wrong with them",
-};
-const FORBIDDEN: Row = Row {
-    code: Code::PermissionDenied,
-    what: "kmsproxy does not allow {caller} at {listener} to do this with {key}",
-    remedy: "if it should, write so under `allow` of its [[caller]]",
-};
-const GARBLED: Row = Row {
-    code: Code::Unavailable,
-    what: "what answered in place of the KMS does not speak like it, so {key} cannot be used",
-    remedy: "look for a proxy or a portal on the way, and at the endpoint of the upstream of {listener}",
-};
-const INTERNAL: Row = Row {
-    code: Code::Internal,
-    what: "kmsproxy failed, through a defect of its own",
-    remedy: "try again, and report what its log says",
-};
-const INVALID_CIPHERTEXT: Row = Row {
-    code: Code::InvalidArgument,
-    what: "the ciphertext is not one that {key} made for {caller}, or it has been altered",
-    remedy: "what another key or provider wrote is read by that one: keep it in the EncryptionConfiguration",
-};
-const INVALID_PARAMETER: Row = Row {
-    code: Code::InvalidArgument,
-    what: "the field `{detail}` of the request has a value that cannot be",
-    remedy: "see that nothing but kube-apiserver asks at {listener}, and nothing changed what lies in etcd",
-};
-const KEY_DISABLED: Row = Row {
-    code: Code::FailedPrecondition,
-    what: "{key} is disabled",
-    remedy: "enable it at the KMS; nothing it unwrapped is served until then",
-};
-const KEY_NOT_FOUND: Row = Row {
-    code: Code::NotFound,
-    what: "{key} is not there",
-    remedy: "correct `key` of {listener}, or the upstream's region; what a deleted key wrote is lost",
-};
-const KEY_PENDING_DELETION: Row = Row {
-    code: Code::FailedPrecondition,
-    what: "{key} waits to be deleted",
-    remedy: "cancel the deletion at the KMS while that is possible; nothing it unwrapped is served until then",
-};
-const KEY_PENDING_IMPORT: Row = Row {
-    code: Code::FailedPrecondition,
-    what: "{key} has no material",
-    remedy: "import it at the KMS; nothing the key unwrapped is served until then",
-};
-const KEY_UNAVAILABLE: Row = Row {
-    code: Code::FailedPrecondition,
-    what: "the KMS says that {key} cannot be used",
-    remedy: "look at its state there; nothing it unwrapped is served until then",
-};
-const KEY_UNSUITED: Row = Row {
-    code: Code::FailedPrecondition,
-    what: "the KMS does not offer this for {key}",
-    remedy: "use a symmetric key made to encrypt and decrypt, and look at the endpoint of the upstream of {listener}",
-};
-const KEY_VERSION_NOT_FOUND: Row = Row {
-    code: Code::NotFound,
-    what: "the version of {key} that made the ciphertext is not there",
-    remedy: "look at the key's versions at the KMS; what a deleted version wrote is lost",
-};
-const KMS_FAILURE: Row = Row {
-    code: Code::Unavailable,
-    what: "the KMS is ill, so {key} cannot be used",
-    remedy: "kube-apiserver asks again by itself; if it lasts, take it up with the KMS",
-};
-const LAPSED: Row = Row {
-    code: Code::Unavailable,
-    what: "the KMS has not confirmed of late that {key} may be used",
-    remedy: "restore the way to the KMS of {listener}; nothing the key unwrapped is served until it answers",
-};
-const MALFORMED: Row = Row {
-    code: Code::InvalidArgument,
-    what: "the request cannot be read ({detail})",
-    remedy: "see that nothing but kube-apiserver asks at {listener}",
-};
-const MISSING_PARAMETER: Row = Row {
-    code: Code::InvalidArgument,
-    what: "the field `{detail}` of the request is empty",
-    remedy: "see that nothing but kube-apiserver asks at {listener}, and nothing changed what lies in etcd",
-};
-const NO_PERMISSION: Row = Row {
-    code: Code::PermissionDenied,
-    what: "the KMS does not allow kmsproxy to use {key}",
-    remedy: "grant that to the identity of the upstream of {listener}, and look at the account's bills and services",
-};
-const OTHER: Row = Row {
-    code: Code::Internal,
-    what: "the KMS refused for a reason that kmsproxy does not know, so {key} cannot be used",
-    remedy: "look the code up in the reference of the KMS, and ask its support about the request",
-};
-const OVERLOADED: Row = Row {
-    code: Code::ResourceExhausted,
-    what: "kmsproxy has no room for another request of {caller} at {listener}",
-    remedy: "kube-apiserver asks again by itself; if it lasts, raise the limits of the listener or of its upstream",
-};
-const REFUSED_PARAMETER: Row = Row {
-    code: Code::InvalidArgument,
-    what: "the KMS does not take the request for {key}",
-    remedy: "look at `key` of {listener} and, for Encrypt, at how long a plaintext the KMS takes",
-};
-const REQUEST_TOO_LARGE: Row = Row {
-    code: Code::ResourceExhausted,
-    what: "the request is larger than any of this API",
-    remedy: "see that nothing but kube-apiserver asks at {listener}",
-};
-const STALE: Row = Row {
-    code: Code::Unavailable,
-    what: "the KMS takes what kmsproxy signs for old, so {key} cannot be used",
-    remedy: "set the clock of this machine",
-};
-const THROTTLED: Row = Row {
-    code: Code::ResourceExhausted,
-    what: "the KMS throttles, so {key} cannot be used just now",
-    remedy: "kube-apiserver asks again by itself; if it lasts, have the quota of the account raised",
-};
-const TIMED_OUT: Row = Row {
-    code: Code::DeadlineExceeded,
-    what: "the KMS did not answer for {key} in time",
-    remedy: "look at the way to the upstream of {listener}, and at `timeout` there and in the EncryptionConfiguration",
-};
-const UNAUTHENTICATED: Row = Row {
-    code: Code::Unauthenticated,
-    what: "nobody whom kmsproxy knows asks at {listener}",
-    remedy: "give whoever runs kube-apiserver a [[caller]] for that listener, by its user id or with none",
-};
-const UNKNOWN_METHOD: Row = Row {
-    code: Code::Unimplemented,
-    what: "there is no such method at {listener}",
-    remedy: "use /v2.KeyManagementService or /v1beta1.KeyManagementService, and see `api` of the listener",
-};
-const UNREACHABLE: Row = Row {
-    code: Code::Unavailable,
-    what: "the KMS cannot be reached, so {key} cannot be used",
-    remedy: "look at DNS, routes and TLS towards the upstream of {listener}",
-};
-
 /// More than our longest text with three names in it.
 const MESSAGE_BYTES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fault::Verbatim;
+    use crate::kms::RequestId;
+
+    const SUBJECT: Subject<'_> = Subject { listener: "kube", caller: Some("apiserver"), key: Some("alias/k8s") };
+
+    /// Every kind, with the code it gets where it is the caller's or ours, and where it is the KMS's.
+    fn table() -> Vec<(Kind, Code, Code)> {
+        use Code::*;
+        let name = || "plaintext".into();
+        vec![
+            (Kind::AliasNotFound, NotFound, NotFound),
+            (Kind::BadSignature(Some("GET&%2F&".to_owned())), Unauthenticated, Unavailable),
+            (Kind::Credentials, Unavailable, Unavailable),
+            (Kind::DryRun, Internal, Internal),
+            (Kind::Forbidden, PermissionDenied, PermissionDenied),
+            (Kind::Garbled, Unavailable, Unavailable),
+            (Kind::Internal, Internal, Internal),
+            (Kind::InvalidCiphertext, InvalidArgument, InvalidArgument),
+            (Kind::InvalidParameter(name()), InvalidArgument, InvalidArgument),
+            (Kind::KeyDisabled, FailedPrecondition, FailedPrecondition),
+            (Kind::KeyNotFound, NotFound, NotFound),
+            (Kind::KeyPendingDeletion, FailedPrecondition, FailedPrecondition),
+            (Kind::KeyPendingImport, FailedPrecondition, FailedPrecondition),
+            (Kind::KeyUnavailable, FailedPrecondition, FailedPrecondition),
+            (Kind::KeyVersionNotFound, NotFound, NotFound),
+            (Kind::KmsFailure, Unavailable, Unavailable),
+            (Kind::Lapsed, Unavailable, Unavailable),
+            (Kind::Malformed("why"), InvalidArgument, InvalidArgument),
+            (Kind::MissingParameter(name()), InvalidArgument, InvalidArgument),
+            (Kind::NoPermission, PermissionDenied, PermissionDenied),
+            (Kind::NonceUsed, Unauthenticated, Unavailable),
+            (Kind::Other, Internal, Internal),
+            (Kind::Overloaded, ResourceExhausted, ResourceExhausted),
+            (Kind::StaleTimestamp, Unauthenticated, Unavailable),
+            (Kind::Throttled(None), ResourceExhausted, ResourceExhausted),
+            (Kind::TimedOut, DeadlineExceeded, DeadlineExceeded),
+            (Kind::TooLarge, ResourceExhausted, ResourceExhausted),
+            (Kind::Unauthenticated, Unauthenticated, Unavailable),
+            (Kind::UnknownAccessKey, Unauthenticated, Unavailable),
+            (Kind::UnknownAction, Unimplemented, FailedPrecondition),
+            (Kind::Unreachable, Unavailable, Unavailable),
+            (Kind::Unsupported, Unimplemented, FailedPrecondition),
+        ]
+    }
+
+    fn said(kind: Kind, code: &str) -> Fault {
+        let (message, request_id) = ("hunter2".to_owned(), RequestId::new("1234"));
+        let (code, host_id, recommend) = (code.to_owned(), Some("hunter2".to_owned()), Some("hunter2".to_owned()));
+        Fault::said(kind, Verbatim { status: 409, code, message, request_id, host_id, recommend })
+    }
+
+    #[test]
+    fn every_kind_has_its_code_by_whose_fault_it_is() {
+        for (kind, ours, theirs) in table() {
+            let code = |fault: Fault| Refusal::of(&fault, &SUBJECT).code;
+            let codes = [Fault::caller(kind.clone()), Fault::proxy(kind.clone()), Fault::kms(kind.clone())].map(code);
+            assert_eq!(codes, [ours, ours, theirs], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_names_the_key_what_the_kms_said_and_the_remedy() {
+        let shown = |fault: &Fault, subject: &Subject<'_>| Refusal::of(fault, subject).message;
+        assert_eq!(
+            shown(&said(Kind::KeyDisabled, "Rejected.Disabled"), &SUBJECT),
+            "key alias/k8s is disabled (the KMS: Rejected.Disabled, request 1234): enable it at the KMS; nothing it \
+             unwrapped is served until then"
+        );
+        assert_eq!(
+            shown(&Fault::proxy(Kind::Forbidden), &SUBJECT),
+            "kmsproxy does not allow caller apiserver at listener kube to do this with key alias/k8s: if it should, \
+             write so under `allow` of its [[caller]]"
+        );
+        assert_eq!(
+            shown(&Fault::proxy(Kind::Overloaded), &Subject { caller: None, key: None, ..SUBJECT }),
+            "kmsproxy has no room for another request of the caller at listener kube: kube-apiserver asks again by \
+             itself; if it lasts, raise the limits of the listener or of its upstream"
+        );
+        assert_eq!(
+            shown(&Fault::caller(Kind::MissingParameter("cipher".into())), &SUBJECT),
+            "the field `cipher` of the request is empty: see that nothing but kube-apiserver asks at listener kube, \
+             and nothing changed what lies in etcd"
+        );
+    }
+
+    #[test]
+    fn no_message_quotes_the_kms_or_leaves_a_gap_or_is_cut() {
+        let long = "n".repeat(999);
+        let longest = Subject { listener: &long, caller: Some(&long), key: Some(&long) };
+        for (kind, _, _) in table() {
+            for fault in [Fault::caller(kind.clone()), Fault::proxy(kind.clone()), said(kind.clone(), &long)] {
+                for subject in [SUBJECT, longest] {
+                    let message = Refusal::of(&fault, &subject).message;
+                    assert!(!message.contains(['{', '}']) && !message.contains("``"), "{message}");
+                    assert!(!message.contains("hunter2") && !message.contains("GET&"), "{message}");
+                    assert_eq!(grpc_message(&message).len(), message.len(), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_kms_calls_a_parameter_is_not_said_for_it_stood_in_its_message() {
+        for kind in [Kind::InvalidParameter("hunter2".into()), Kind::MissingParameter("hunter2".into())] {
+            let message = Refusal::of(&Fault::kms(kind), &SUBJECT).message;
+            assert!(!message.contains("hunter2") && message.contains("key alias/k8s"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_has_every_code_that_is_answered() {
+        let documented: Vec<_> = include_str!("refusal.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | ")?.split(" |").next()?.split_once(' '))
+            .collect();
+        let mut codes = Code::ALL.map(|code| (code.number(), format!("`{}`", code.name()))).to_vec();
+        codes.retain(|(number, _)| *number != "0");
+        codes.sort_by_key(|(number, _)| number.parse::<u8>().unwrap());
+        assert_eq!(documented, codes.iter().map(|(number, name)| (*number, name.as_str())).collect::<Vec<_>>());
+        let answered = |code| table().iter().any(|&(_, ours, theirs)| ours == code || theirs == code);
+        assert!(Code::ALL.into_iter().all(|code| answered(code) != (code == Code::Ok)));
+    }
+
+    #[test]
+    fn a_long_grpc_message_is_cut_between_characters() {
+        assert_eq!(grpc_message(&"a".repeat(1025)), "a".repeat(1024));
+        assert_eq!(grpc_message(&"默".repeat(999)), "%E9%BB%98".repeat(113));
+        assert_eq!(grpc_message(&"默".repeat(999)).len(), 1017);
+    }
+
+    proptest! {
+        #[test]
+        fn a_grpc_message_is_decoded_to_the_beginning_of_what_it_was(message in ".{0,500}") {
+            let encoded = grpc_message(&message);
+            prop_assert!(encoded.len() <= 1024);
+            let decoded = percent_encoding::percent_decode(encoded.as_bytes()).decode_utf8().unwrap();
+            prop_assert!(message.starts_with(&*decoded));
+            prop_assert!(decoded == message || encoded.len() > 1024 - 12);
+        }
+    }
+}

@@ -23,3 +23,34 @@ pub fn parse(value: &str) -> Option<Duration> {
 }
 
 const DIGITS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unit_is_read() {
+        let cases = [
+            ("1H", Duration::from_secs(3600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("2999m", Duration::from_millis(2999)),
+            ("2998765u", Duration::from_micros(2_998_765)),
+            ("99999999n", Duration::from_nanos(99_999_999)),
+            ("0n", Duration::ZERO),
+            ("00000001S", Duration::from_secs(1)),
+            ("99999999H", Duration::from_secs(99_999_999 * 3600)),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse(value), Some(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        for value in ["", "S", "3", "3s", "3 S", " 3S", "3S ", "-3S", "+3S", "3.0S", "123456789S", "3ms", "٣S", "3é"]
+        {
+            assert_eq!(parse(value), None, "{value}");
+        }
+    }
+}
