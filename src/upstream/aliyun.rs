@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use crate::auth::CallerName;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
 use crate::governor::{Governor, Limits, Priority, doubled, jittered};
@@ -70,7 +71,7 @@ pub struct Aliyun {
     timeout: Duration,
     retries: u32,
     transport: Transport,
-    governor: Governor,
+    governor: Governor<CallerName>,
     keeper: Keeper,
     clock: Arc<dyn Clock>,
     attempts: Attempts,
@@ -128,14 +129,14 @@ impl Aliyun {
     ///
     /// Every action here may be repeated: reads change nothing, and a repeated `Encrypt` or `GenerateDataKey` makes a
     /// second ciphertext or key of which the caller never hears of the first.
-    async fn relay(&self, call: &Call, priority: Priority, deadline: Deadline) -> Result<Answer, Fault> {
+    async fn relay(&self, call: &Call, lane: &Lane, deadline: Deadline) -> Result<Answer, Fault> {
         let body = shared(request::encode(call));
-        self.governor.called();
-        let mut tries = Tries { retries_left: self.retries, retried: 0, renewed: false };
+        self.governor.called(lane);
+        let mut tries = Tries { lane, retries_left: self.retries, retried: 0, renewed: false };
         let mut last = None;
         let mut credentials = self.keeper.current(deadline).await?;
         loop {
-            let pass = match self.governor.admit(priority, deadline).await {
+            let pass = match self.governor.admit(lane, deadline).await {
                 Ok(pass) => pass,
                 Err(shed) => return Err(last.unwrap_or(shed)),
             };
@@ -202,7 +203,7 @@ impl Aliyun {
         }
     }
 
-    async fn next(&self, fault: &Fault, used: &Credentials, tries: &mut Tries, deadline: Deadline) -> Next {
+    async fn next(&self, fault: &Fault, used: &Credentials, tries: &mut Tries<'_>, deadline: Deadline) -> Next {
         if *fault.kind() == Kind::Credentials && !tries.renewed {
             tries.renewed = true;
             return self.keeper.renewed(used, deadline).await.map_or(Next::GiveUp, Next::As);
@@ -211,7 +212,7 @@ impl Aliyun {
             return Next::GiveUp;
         }
         let pause = jittered(doubled(BACKOFF_FIRST, tries.retried, BACKOFF_MAX)).max(self.governor.pause());
-        if pause + USEFUL_MIN > deadline.remaining(self.clock.now()) || !self.governor.may_retry() {
+        if pause + USEFUL_MIN > deadline.remaining(self.clock.now()) || !self.governor.may_retry(tries.lane) {
             return Next::GiveUp;
         }
         tries.retries_left -= 1;
@@ -228,8 +229,7 @@ impl Upstream for Aliyun {
             if permit.action() != call.action() {
                 return Err(Fault::proxy(Kind::Forbidden));
             }
-            let priority = if permit.is_urgent() { Priority::Probe } else { Priority::Call };
-            self.relay(call, priority, deadline).await.map(Held::new)
+            self.relay(call, &lane(permit), deadline).await.map(Held::new)
         })
     }
 
@@ -244,7 +244,8 @@ impl Debug for Aliyun {
     }
 }
 
-struct Tries {
+struct Tries<'a> {
+    lane: &'a Lane,
     retries_left: u32,
     retried: u32,
     renewed: bool,
@@ -254,6 +255,17 @@ enum Next {
     GiveUp,
     Again,
     As(Arc<Credentials>),
+}
+
+/// Callers that share their answers share a lane: they wait for each other's flights anyway.
+type Lane = Priority<CallerName>;
+
+fn lane(permit: &Permit) -> Lane {
+    match permit.share() {
+        Some(share) => Priority::Call(share.clone()),
+        None if permit.is_urgent() => Priority::Probe,
+        None => Priority::Upkeep,
+    }
 }
 
 /// Whether `reply` can be the answer to `call`: of its kind, and about its key where it names one by id, in an ARN or
@@ -341,6 +353,10 @@ mod tests {
         }
     }
 
+    fn anyone() -> Lane {
+        Priority::Call(CallerName::new("anyone"))
+    }
+
     fn static_key(name: &str) -> Option<String> {
         match name {
             "ALIBABA_CLOUD_ACCESS_KEY_ID" => Some("LTAItest".into()),
@@ -361,14 +377,14 @@ mod tests {
     }
 
     async fn kind(upstream: &Aliyun, call: &Call) -> Kind {
-        upstream.relay(call, Priority::Call, soon()).await.unwrap_err().kind().clone()
+        upstream.relay(call, &anyone(), soon()).await.unwrap_err().kind().clone()
     }
 
     #[tokio::test]
     async fn a_call_is_signed_as_us_sent_as_a_form_and_its_answer_decoded() {
         let (server, upstream) = kms(|_, _| http(200, "", GOOD)).await;
         assert_eq!(&*upstream.identity(), "");
-        let answer = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
+        let answer = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap();
         let plaintext = Secret::copied(b"secret");
         let expected = Decrypted { plaintext, key: KeyId::new("key-1"), version: KeyVersion::new("v1") };
         assert_eq!(answer.reply, Reply::Decrypted(expected));
@@ -409,7 +425,7 @@ mod tests {
         let upstream = upstream(&Config { timeout: Duration::from_secs(60), ..config(&server) });
         let started = System.now();
         let deadline = Deadline::after(started, Duration::from_millis(50));
-        let fault = upstream.relay(&decrypt(), Priority::Call, deadline).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), &anyone(), deadline).await.unwrap_err();
         assert_eq!(fault.kind(), &Kind::TimedOut);
         let patience = Deadline::after(System.now(), Duration::ZERO);
         assert!(deadline < patience && patience < Deadline::after(started, Duration::from_secs(30)));
@@ -423,7 +439,7 @@ mod tests {
             _ => http(200, "", GOOD),
         })
         .await;
-        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
+        upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap();
         let asked = server.asked();
         let mut nonces: Vec<_> = asked.iter().map(|it| it.header("x-acs-signature-nonce").unwrap()).collect();
         nonces.sort_unstable();
@@ -434,7 +450,7 @@ mod tests {
     #[tokio::test]
     async fn when_retries_are_used_up_the_caller_gets_the_last_word_of_the_kms() {
         let (server, upstream) = kms(|_, _| http(503, "", &said("ServiceUnavailableTemporary"))).await;
-        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("ServiceUnavailableTemporary"));
         assert_eq!(server.asked().len(), 3);
     }
@@ -454,7 +470,7 @@ mod tests {
         })
         .await;
         let before = System.now();
-        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
+        upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap();
         assert!(System.now().since(before) >= Duration::from_millis(30));
         assert_eq!(server.asked().len(), 2);
     }
@@ -463,9 +479,9 @@ mod tests {
     async fn while_a_long_pause_lasts_nobody_asks() {
         let throttled = |_: usize, _: &Asked| http(429, "x-acs-retry-after: 9000\r\n", &said("Rejected.Throttling"));
         let (server, upstream) = kms(throttled).await;
-        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert_eq!(fault.verbatim().map(|said| said.status), Some(429));
-        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert!(matches!(fault.kind(), Kind::Throttled(Some(_))), "{fault}");
         assert_eq!(server.asked().len(), 1);
     }
@@ -477,7 +493,7 @@ mod tests {
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..100 {
             let upstream = Arc::clone(&upstream);
-            calls.spawn(async move { upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err() });
+            calls.spawn(async move { upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err() });
         }
         while let Some(fault) = calls.join_next().await {
             assert_eq!(fault.unwrap().kind(), &Kind::KmsFailure);
@@ -507,7 +523,7 @@ mod tests {
             ..Default::default()
         };
         let upstream = upstream(&Config { credentials, ..config(&server) });
-        upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap();
+        upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap();
         let signed: Vec<_> = server.asked().iter().filter_map(|it| it.header("authorization").map(id_of)).collect();
         assert_eq!(signed, ["STS.old", "STS.new"]);
     }
@@ -519,7 +535,7 @@ mod tests {
     #[tokio::test]
     async fn a_static_key_that_the_kms_refuses_is_not_tried_twice() {
         let (server, upstream) = kms(|_, _| http(404, "", &said("InvalidAccessKeyId.NotFound"))).await;
-        let fault = upstream.relay(&decrypt(), Priority::Call, soon()).await.unwrap_err();
+        let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert_eq!(fault.kind(), &Kind::Credentials);
         assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("InvalidAccessKeyId.NotFound"));
         assert_eq!(server.asked().len(), 1);
@@ -531,7 +547,7 @@ mod tests {
         let (_server, upstream) = kms(move |_, _| http(200, "", wrapped)).await;
         assert_eq!(kind(&upstream, &encrypt("key-2")).await, Kind::Garbled);
         for name in ["key-1", "alias/a", "acs:kms:cn-hangzhou:1:key/key-1", "acs:kms:cn-hangzhou:1:alias/a"] {
-            assert!(upstream.relay(&encrypt(name), Priority::Call, soon()).await.is_ok(), "{name}");
+            assert!(upstream.relay(&encrypt(name), &anyone(), soon()).await.is_ok(), "{name}");
         }
     }
 

@@ -184,9 +184,9 @@ fn http() -> Builder {
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Calls at a time on one connection. kube-apiserver asks for as many as it has requests that read what it has not
 /// cached; gRPC clients queue the rest themselves.
-const STREAMS_MAX: u32 = 20000;
+const STREAMS_MAX: u32 = 128;
 /// Bytes of a request's header list, as RFC 9113 counts them. gRPC's are under 1 KiB. Over it, h2 answers 431.
-const HEADERS_MAX: u32 = 1024 * 1024;
+const HEADERS_MAX: u32 = 16 * 1024;
 /// Bytes of a frame's payload: the least that the RFC allows.
 const FRAME_MAX: u32 = 16 * 1024;
 /// Bytes of the HPACK table: the RFC's default.

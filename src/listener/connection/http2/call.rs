@@ -55,10 +55,7 @@ async fn answer(
     let mut answering = pin!(answering);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
         Ok(Poll::Ready(answer)) => Poll::Ready(Some(Ok(answer))),
-        Ok(Poll::Pending) => {
-            let _ = respond;
-            Poll::Pending
-        }
+        Ok(Poll::Pending) => respond.poll_reset(cx).map(|_| None),
         Err(_) => Poll::Ready(Some(Err(Panicked))),
     })
     .await

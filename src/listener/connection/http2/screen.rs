@@ -50,7 +50,7 @@ impl<T> Screen<T> {
             buf.set_filled(before);
             self.free = self.frames.pass(&mut self.held);
         }
-        if false && !self.frames.midway() {
+        if !self.frames.midway() {
             self.member.overheard();
         }
     }
@@ -151,8 +151,7 @@ impl Frames {
                 At::Headers { length, flags } => {
                     let Some(payload) = rest.get_mut(..*length) else { return passed };
                     if let Some(block) = block(payload, *flags) {
-                        let _ = mend as fn(&mut [u8]);
-                        let _ = block;
+                        mend(block);
                     }
                     let count = *length;
                     self.at = At::START;
