@@ -143,7 +143,7 @@ fn somebody_else_is_told_to_become_somebody_else() {
     let binary = dir.path().join("kmsproxy");
     std::fs::copy(env!("CARGO_BIN_EXE_kmsproxy"), &binary).unwrap();
     chown(dir.path(), Some(user()), None).unwrap();
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o000)).unwrap();
     let output = as_user(Command::new(&binary)).args(["status", "--socket"]).arg(socket).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(70), "{error}");
