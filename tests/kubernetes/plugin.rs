@@ -70,11 +70,11 @@ upstream = "kms"
 [[caller]]
 name = "forth"
 listener = "forth"
-allow = [{ actions = ["Encrypt", "Decrypt"], keys = ["KEY"] }]
+allow = [{ actions = ["Encrypt"], keys = ["alias/kmsproxy-dev"] }, { actions = ["Decrypt"], keys = ["KEY"] }]
 [[caller]]
 name = "back"
 listener = "back"
-allow = [{ actions = ["Encrypt", "Decrypt"], keys = ["KEY"] }]
+allow = [{ actions = ["Encrypt"], keys = ["alias/kmsproxy-dev"] }, { actions = ["Decrypt"], keys = ["KEY"] }]
 [[caller]]
 name = "plugin"
 listener = "plugin"
