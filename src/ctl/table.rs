@@ -93,34 +93,26 @@ impl Told<'_> {
     }
 
     fn verdict(self, key: &Key, version: &Version) -> String {
-        let primary = key.primary.as_deref().unwrap_or("another version");
-        match (version.verdict, key.rotated_at) {
-            (Verdict::Primary, Some(at)) => format!("primary: first seen to encrypt at {}", self.time(at)),
-            (Verdict::Primary, None) => {
-                format!("primary: encrypts; no rotation was seen since kmsproxy started at {}", self.start())
-            }
-            (Verdict::Asked, since) => {
-                let since = since.map_or_else(
-                    || format!("kmsproxy started at {}", self.start()),
-                    |at| format!("{primary} was first seen to encrypt at {}", self.time(at)),
-                );
+        // A rotation that was not seen was before the start.
+        let since = if key.rotated_at.is_some() { "the rotation" } else { "kmsproxy started" };
+        match version.verdict {
+            Verdict::Primary => key.rotated_at.map_or_else(
+                || "primary: encrypts now; no rotation was seen".to_owned(),
+                |at| format!("primary: encrypts now; the rotation was seen at {}", self.time(at)),
+            ),
+            Verdict::Asked => {
                 let what = match version.asked_since_rotation {
                     0 => "asked for".to_owned(),
                     count => format!("{} asked for", deks(count)),
                 };
-                format!("old: {what} since {since}:\n    re-encrypt, then restart each kube-apiserver")
+                format!("old: {what} since {since}: re-encrypt, then restart each kube-apiserver")
             }
-            (Verdict::Unasked, Some(at)) => {
-                format!("old: none asked for since {primary} was first seen to encrypt at {}", self.time(at))
-            }
-            (Verdict::Unasked, None) => format!("old: none asked for since kmsproxy started at {}", self.start()),
-            (Verdict::StillEncrypts, _) => {
+            Verdict::Unasked => format!("old: none asked for since {since}"),
+            Verdict::StillEncrypts => {
                 let at = version.last_encrypted_at.map_or_else(String::new, |at| format!(" at {}", self.time(at)));
-                format!(
-                    "old, and yet seen to encrypt{at}, later than {primary}:\n    wait until all of the KMS has rotated"
-                )
+                format!("old, and yet seen to encrypt{at}, after the rotation: wait until all of the KMS knows of it")
             }
-            (Verdict::Unknown, _) => "old or not: not known".to_owned(),
+            Verdict::Unknown => "old or not: not known".to_owned(),
         }
     }
 
@@ -157,10 +149,9 @@ fn age(seconds: i64) -> String {
 const COLUMNS: usize = 4;
 
 const ADVICE: &str = "
-kube-apiserver keeps the DEKs that it was given and asks again only when it starts; a DEK that is only cached here
-proves nothing. So: re-encrypt, restart every kube-apiserver, and look at LAST ASKED FOR on every node that runs a
-kmsproxy. Where it is older than the re-encryption, nothing that was read since is under that version. Backups of etcd
-from before need it still.
+kube-apiserver keeps the DEKs that it was given and asks again only when it starts; that a DEK is cached here proves
+nothing. So: re-encrypt, restart every kube-apiserver, then look at LAST ASKED FOR, wherever a kmsproxy runs. Where it is
+before the re-encryption, nothing was left under that version to be asked for. Backups of etcd still need it.
 ";
 
 #[cfg(test)]
@@ -222,11 +213,9 @@ upstream hangzhou, key key-hzz62f
 
   VERSION                               FIRST ASKED FOR               LAST ASKED FOR                 DEKS CACHED
   1f0c51f2-3a4e-4b0a-9a51-6d1b8a4f0002  2026-01-04 11:59:58 (2s ago)  2026-01-04 11:59:58 (2s ago)             1
-    primary: first seen to encrypt at 2026-01-04 09:00:00 (3h ago)
+    primary: encrypts now; the rotation was seen at 2026-01-04 09:00:00 (3h ago)
   1f0c51f2-3a4e-4b0a-9a51-6d1b8a4f0001  2026-01-01 00:00:10 (3d ago)  2026-01-04 11:20:00 (40m ago)           12
-    old: 3 DEKs asked for since 1f0c51f2-3a4e-4b0a-9a51-6d1b8a4f0002 was first seen to encrypt at 2026-01-04 \
-                        09:00:00 (3h ago):
-    re-encrypt, then restart each kube-apiserver
+    old: 3 DEKs asked for since the rotation: re-encrypt, then restart each kube-apiserver
 ";
         let rendered = render(&status(at("2026-01-04T09:00:00Z"), Old::Seen, versions));
         assert_eq!(rendered, format!("{expected}{ADVICE}"));
@@ -243,8 +232,7 @@ upstream hangzhou, key key-hzz62f
         let rendered = render(&status(at("2026-01-04T09:00:00Z"), Old::Unseen, versions()));
         for told in [
             "\n  nothing was asked for under an old version since 2026-01-04 09:00:00 (3h ago)\n",
-            "\n    old: none asked for since 1f0c51f2-3a4e-4b0a-9a51-6d1b8a4f0002 was first seen to encrypt at 2026-01-04 \
-             09:00:00 (3h ago)\n",
+            "\n    old: none asked for since the rotation\n",
         ] {
             assert!(rendered.contains(told), "{told}{rendered}");
         }
