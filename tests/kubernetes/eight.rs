@@ -162,6 +162,7 @@ upstream = "kms"
 [[caller]]
 name = "aliyun-{face}"
 listener = "aliyun-{face}"
+access_key = {{ id = "LTAIlocal", secret_file = "DIR/secret" }}
 allow = [{{ actions = ["Encrypt", "Decrypt"], keys = ["{key}"] }}]
 "#
         );

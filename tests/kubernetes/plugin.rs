@@ -78,5 +78,6 @@ allow = [{ actions = ["Encrypt"], keys = ["alias/kmsproxy-dev"] }, { actions = [
 [[caller]]
 name = "plugin"
 listener = "plugin"
+access_key = { id = "LTAIlocal", secret_file = "DIR/secret" }
 allow = [{ actions = ["Decrypt"], keys = ["KEY"] }]
 "#;

@@ -39,7 +39,7 @@ impl Stage {
     }
 
     pub(crate) fn start(&mut self) {
-        self.proxy = Some(Daemon::serve(&self.config, &[]));
+        self.proxy = Some(Daemon::serve(&self.config, &[("secret", "localsecret")]));
     }
 
     /// As an orderly shutdown does.
@@ -169,6 +169,7 @@ upstream = "kms"
 [[caller]]
 name = "ack-kms-plugin"
 listener = "plugin"
+access_key = { id = "LTAIlocal", secret_file = "DIR/secret" }
 allow = [{ actions = ["Encrypt", "Decrypt"], keys = ["KEY"] }]
 "#;
 const POLL: Duration = Duration::from_millis(50);
