@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::Health;
+use crate::admin::{Desk, Health};
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
@@ -248,9 +248,11 @@ impl House {
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
         let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin } = self;
+        let desk = Desk::new(Arc::clone(&clock), engines.clone());
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
-        let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
+        let steering = steering.zip(locals.into_iter().next());
+        let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;

@@ -59,5 +59,22 @@ pub fn load(sources: &Sources) -> Result<(Config, Plan), Mistakes> {
     if findings.is_empty() { Ok((config, plan)) } else { Err(findings.mistakes()) }
 }
 
+/// Where the daemon of a configuration takes commands, if it does: `admin.address` alone, so that whoever only wants to
+/// ask a daemon need not be able to read its secrets.
+///
+/// # Errors
+/// What is wrong with the file or that address.
+pub fn admin_address(sources: &Sources) -> Result<Option<Address>, Mistakes> {
+    let (config, mut findings) = reading::read(&sources.file, &sources.environment, &sources.overrides);
+    let Some(config) = config else {
+        return Err(findings.mistakes());
+    };
+    let machine = machine::Machine::new(&sources.environment, sources.root.as_deref());
+    match resolve::admin(&config, &machine, &mut findings) {
+        None if config.admin.address.is_some() => Err(findings.mistakes()),
+        address => Ok(address),
+    }
+}
+
 /// The configuration file that is read unless another is named.
 pub const FILE: &str = "/etc/kmsproxy/kmsproxy.toml";

@@ -142,7 +142,9 @@ struct Published {
     states: BTreeMap<KeyId, usize>,
 }
 
-fn rank(state: &str) -> usize {
+/// Where the word of a lease's state stands, from what an operator must see to what is as it should be.
+#[must_use]
+pub fn rank(state: &str) -> usize {
     STATES.iter().position(|&other| other == state).unwrap_or(STATES.len() - 1)
 }
 

@@ -25,3 +25,5 @@ mod observed;
 mod posture;
 #[path = "daemon/state.rs"]
 mod state;
+#[path = "daemon/status.rs"]
+mod status;

@@ -118,6 +118,12 @@ impl State {
         self.dir.join("control.sock")
     }
 
+    /// Where `kmsproxy status` asks.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
     /// Where kube-apiserver may ask; not in the emulator.
     #[must_use]
     pub fn kubernetes_socket(&self) -> PathBuf {
@@ -158,6 +164,9 @@ allow = [{{ actions = {actions}, keys = ["*"] }}]
 
 [metrics]
 address = "127.0.0.1:0"
+
+[admin]
+address = "unix:{admin}"
 {kubernetes}"#,
             kms = self.kms_dir().display(),
             latency = options.kms_latency.as_millis(),
@@ -166,6 +175,7 @@ address = "127.0.0.1:0"
             key = self.key_file().display(),
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
+            admin = self.admin_socket().display(),
             kubernetes = match mode {
                 Mode::Cached => self.kubernetes_config(),
                 Mode::Straight => String::new(),
@@ -245,6 +255,7 @@ impl Ready<'_> {
             "secret_file": self.state.secret_file(),
             "key_id": self.key_id,
             "metrics_address": self.metrics_address,
+            "admin_socket": self.state.admin_socket(),
             "control_address": format!("unix:{}", self.state.control_socket().display()),
         });
         if self.mode == Mode::Cached {
@@ -272,6 +283,7 @@ kmsproxy listens on https://{address}   (Ctrl-C stops it)
   CA          {ca}
   metrics     http://{metrics}/metrics
   control     curl --unix-socket {control} http://localhost/keys
+  status      kmsproxy status --socket {admin}
 
 Python SDK, aliyun-python-sdk-kms:
   from aliyunsdkcore.client import AcsClient
@@ -306,6 +318,7 @@ ack-kms-plugin:
 "#,
             metrics = self.metrics_address,
             control = control.display(),
+            admin = self.state.admin_socket().display(),
         );
         if self.mode == Mode::Cached {
             text.push_str(&self.kubernetes_instructions());

@@ -3,7 +3,7 @@
 use crate::auth::{CallerName, Entry, Identity};
 use crate::claim::ListenerName;
 use crate::config::address::Address;
-use crate::config::check::{Reference, name};
+use crate::config::check::{Reference, is_alias, name};
 use crate::config::key::Key;
 use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
@@ -195,12 +195,6 @@ fn allowed(rule: &Rule, key: &Key, findings: &mut Findings) {
         let problem = format!("{} is about the whole account and not about these keys", action.name());
         findings.add(key, problem, "give it a line of its own with keys = [\"*\"]");
     }
-}
-
-/// Whether it names an alias, in an ARN or not.
-pub(super) fn is_alias(name: &str) -> bool {
-    let resource = if name.starts_with("acs:kms:") { name.rsplit(':').next().unwrap_or(name) } else { name };
-    resource.starts_with("alias/")
 }
 
 /// Notes listeners that nobody may use.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::callers::is_alias;
-use crate::config::check::shown;
+use crate::config::check::{is_alias, shown};
 use crate::config::key::Key;
 use crate::config::mistake::Findings;
 use crate::config::plan::{FacePlan, ListenerPlan};

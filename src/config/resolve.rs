@@ -52,7 +52,8 @@ fn metrics(config: &Config, findings: &mut Findings) -> Option<SocketAddr> {
     None
 }
 
-fn admin(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Option<Address> {
+/// The control socket.
+pub(super) fn admin(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Option<Address> {
     let key = Key::of(["admin", "address"]);
     match Address::parse(config.admin.address.as_deref()?) {
         Ok(Address::Tcp(_)) => {

@@ -118,7 +118,8 @@ fn one_caller_that_may_do_all_is_enough_and_two_halves_are_not() {
 
 #[test]
 fn a_caller_that_cannot_be_read_is_not_missed_as_well() {
-    let outcome = Machine::new().judge(&PROVIDER.replace("[\"Encrypt\"]", "[\"Encrpyt\"]"));
+    let reader = "\n[[caller]]\nname = \"reader\"\nlistener = \"k8s\"\nuid = 1\nallow = [{ actions = [\"Decrypt\"], keys = [\"*\"] }]\n";
+    let outcome = Machine::new().judge(&(PROVIDER.replace("[\"Encrypt\"]", "[\"Encrpyt\"]") + reader));
     assert!(outcome.err.ends_with("1 mistake in the configuration\n"), "{}", outcome.err);
 }
 

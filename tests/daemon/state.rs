@@ -24,9 +24,11 @@ async fn only_the_owner_reads_the_state_and_no_key_is_in_it_in_clear() {
     let expected = [
         ("", 0o700),
         ("access-key.secret", 0o600),
+        ("admin.sock", 0o600),
         ("ca.pem", 0o644),
         ("control.sock", 0o600),
         ("kms", 0o700),
+        ("kms.sock", 0o660),
         ("kms/keys.sealed", 0o600),
         ("kms/root.key", 0o600),
         ("kmsproxy.toml", 0o600),
