@@ -198,7 +198,9 @@ impl Provide for Following {
         let now = self.engine.clock().now();
         self.engine.check_drift(now);
         let state = self.followed.state();
-        let silent = || state.failed.clone().unwrap_or(Fault::kms(Kind::Lapsed));
+        // That our question timed out is not that the caller's did.
+        let reason = state.failed.as_ref().filter(|fault| *fault.kind() != Kind::TimedOut);
+        let silent = || reason.cloned().unwrap_or(Fault::kms(Kind::Lapsed));
         // Whatever the KMS said counts at once; that it said nothing counts when the lease ends.
         let said = |fault: &&Fault| fault.origin() == Origin::Kms && Evidence::of(fault) != Evidence::Silence;
         if let Some(fault) = state.failed.as_ref().filter(said) {

@@ -137,6 +137,19 @@ async fn promise_05_silence_is_told_when_the_lease_ends_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_kms_that_does_not_answer_us_in_time_is_no_deadline_of_the_caller() {
+    let world = world();
+    let provider = provider(&world, KEY);
+    world.turn().await;
+    world.kms.silence(Some(Kind::TimedOut));
+    for _ in 0..4 {
+        world.clock.advance(PROBE);
+        world.turn().await;
+    }
+    assert_eq!(said(&provider), Err(Kind::Lapsed));
+}
+
+#[tokio::test]
 async fn grace_for_reads_is_no_consent_to_write() {
     let terms = Terms { outage_grace: Duration::from_secs(60), ..Terms::default() };
     let world = world_with(terms, cache::Config::default());
