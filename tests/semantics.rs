@@ -6,6 +6,8 @@
 mod kms;
 #[path = "semantics/schedules.rs"]
 mod schedules;
+#[path = "semantics/sharing.rs"]
+mod sharing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
