@@ -15,6 +15,8 @@ mod tap;
 mod ending;
 #[path = "daemon/errors.rs"]
 mod errors;
+#[path = "daemon/fairness.rs"]
+mod fairness;
 #[path = "daemon/flights.rs"]
 mod flights;
 #[path = "daemon/leases.rs"]

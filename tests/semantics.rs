@@ -10,6 +10,8 @@ mod provider;
 mod schedules;
 #[path = "semantics/versions.rs"]
 mod versions;
+#[path = "semantics/sharing.rs"]
+mod sharing;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -111,7 +111,7 @@ async fn crowd(scene: &Scene, behaviour: &Value) -> Vec<Outcome> {
 }
 
 /// One caller on a connection of its own.
-async fn ask(path: Arc<Path>, request: Arc<str>, heard: Arc<AtomicUsize>) -> Outcome {
+pub(super) async fn ask(path: Arc<Path>, request: Arc<str>, heard: Arc<AtomicUsize>) -> Outcome {
     let mut stream = loop {
         match UnixStream::connect(&path).await {
             Ok(stream) => break stream,
@@ -129,7 +129,7 @@ async fn ask(path: Arc<Path>, request: Arc<str>, heard: Arc<AtomicUsize>) -> Out
     (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
 }
 
-fn request(blob: &str) -> String {
+pub(super) fn request(blob: &str) -> String {
     let blob = percent_encoding::utf8_percent_encode(blob, percent_encoding::NON_ALPHANUMERIC);
     format!(
         "GET /?Action=Decrypt&Version=2016-01-20&Format=JSON&CiphertextBlob={blob} HTTP/1.1\r\n\
@@ -138,7 +138,7 @@ fn request(blob: &str) -> String {
 }
 
 /// Waits until a process has used no time for a while: it has dealt with all that it was sent.
-async fn quiet(process: u32) {
+pub(super) async fn quiet(process: u32) {
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         let fields: Vec<u64> =
