@@ -134,20 +134,26 @@ impl Config {
 
 /// How long a connection may take for what, and for how long it may be at all. The defaults are tuned for clients on
 /// the same machine; longer ones let hostile peers hold their places longer.
+///
+/// HTTP/2 connections that are idle or old are told by GOAWAY: a call that was under way is still answered, and then a
+/// second remains to close. Frames that are no calls (pings, settings) neither keep a connection nor count as half a
+/// head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From `accept` to the end of the TLS handshake.
     pub handshake: Duration,
-    /// From the first byte of a request's head (of the first request: from the handshake) to its last.
+    /// From the first byte of a request's head (of the first request: from the handshake) to its last. In HTTP/2 while
+    /// no call is in flight: of any frame, and of the client's preface.
     pub head: Duration,
     /// From the head of a request to the service's answer. The service has its own, shorter deadline; this one holds
-    /// where it fails.
+    /// where it fails. In HTTP/2, where it resets the stream alone, to the last of the answer that the client's window
+    /// has room for.
     pub request: Duration,
     /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
     pub idle: Duration,
     /// For which a client may refuse to take any byte of what is written to it.
     pub stall: Duration,
-    /// After which an answer closes its connection, so that its buffers are wiped.
+    /// After which an answer closes its connection (HTTP/2: GOAWAY, at once), so that its buffers are wiped.
     pub age: Duration,
     /// For requests in flight when the listener shuts down.
     pub drain: Duration,

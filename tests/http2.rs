@@ -175,7 +175,7 @@ async fn ask(client: &mut SendRequest<Bytes>, path: &str, body: &'static [u8]) -
 /// A client that writes its frames by hand.
 struct Raw {
     stream: UnixStream,
-    /// The end of what was sent in one piece has been told.
+    /// All that it was sent.
     frames: Vec<Frame>,
 }
 
@@ -612,14 +612,16 @@ async fn an_idle_connection_that_does_not_answer_the_goodbye_is_closed() {
 
 #[tokio::test]
 async fn pings_keep_no_connection_open() {
-    let running = Running::start(Limits { idle: SHORT * 3, ..Limits::default() });
+    let running = Running::start(Limits { idle: SHORT * 2, ..Limits::default() });
     let mut raw = running.raw().await;
-    for _ in 0..8 {
+    for _ in 0..24 {
         // It may be closed already.
         let _ = raw.stream.write_all(&frame(PING, 0, 0, b"are you?")).await;
-        sleep(SHORT / 2).await;
+        sleep(SHORT / 4).await;
     }
-    assert!(raw.next_of(GOAWAY).await.number(4) == NO_ERROR);
+    let _ = raw.stream.write_all(&frame(PING, 0, 0, b"the last")).await;
+    while raw.next().await.is_some_and(|frame| frame.payload != b"the last") {}
+    assert!(raw.frames.iter().any(|frame| frame.kind == GOAWAY && frame.number(4) == NO_ERROR));
 }
 
 #[tokio::test]
@@ -683,6 +685,9 @@ async fn at_the_limit_a_newcomer_replaces_the_idle_and_waits_for_the_busy() {
     let newcomer = running.connect().await;
     let mut newcomer = Raw::hello(newcomer, &[]).await;
     assert!(timeout(SHORT * 3, newcomer.stream.read_u8()).await.is_err());
+    raw.send(&frame(PING, 0, 0, b"are you?")).await;
+    raw.next_of(PING).await;
+    assert!(raw.frames.iter().all(|frame| frame.kind != GOAWAY), "asked to go with a call in flight");
     running.release.notify_one();
     running.leaves("/wait").await;
     farewell(&mut raw, 3).await;
