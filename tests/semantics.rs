@@ -8,10 +8,10 @@ mod kms;
 mod provider;
 #[path = "semantics/schedules.rs"]
 mod schedules;
-#[path = "semantics/versions.rs"]
-mod versions;
 #[path = "semantics/sharing.rs"]
 mod sharing;
+#[path = "semantics/versions.rs"]
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;

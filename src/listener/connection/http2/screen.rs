@@ -384,7 +384,8 @@ mod tests {
             Just("@kms".to_owned()),
             "/[a-z/._-]{1,60}",
             "(%2F[A-Za-z0-9._~-]{1,20}){1,4}",
-            "[ -~]{1,40}",
+            // Without what takes more than 13 bits in Huffman's code: that is h2's to refuse.
+            "[ -;=-\\[\\]_a-z|~]{1,40}",
         ];
         let name = prop_oneof![Just("content-type".to_owned()), Just("user-agent".to_owned()), "x-[a-z]{1,3}"];
         let fields = vec((name, "[!-~]{0,30}"), 0..5);
