@@ -28,6 +28,10 @@ use crate::clock::{Clock, Moment};
 use crate::engine::Engine;
 use crate::listener::Listener;
 
+pub mod status;
+
+pub use status::Status;
+
 /// The `[admin]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +110,59 @@ impl Health {
     }
 }
 
+/// What obeys the commands that reach the admin socket.
+#[derive(Debug)]
+pub struct Desk {
+    clock: Arc<dyn Clock>,
+    engines: Vec<Arc<Engine>>,
+    started: Moment,
+}
+
+struct Command {
+    method: Method,
+    path: &'static str,
+    obey: fn(&Desk) -> Response<Full<Bytes>>,
+}
+
+const COMMANDS: &[Command] = &[Command { method: Method::GET, path: "/status", obey: Desk::status }];
+
+impl Command {
+    fn named(method: &Method, path: &str) -> Result<&'static Self, Box<Response<Full<Bytes>>>> {
+        let mut refusal = text(StatusCode::NOT_FOUND, "no such command\n".to_owned());
+        for command in COMMANDS.iter().filter(|command| command.path == path) {
+            if command.method == method {
+                return Ok(command);
+            }
+            refusal = wrong_method(&command.method);
+        }
+        Err(Box::new(refusal))
+    }
+}
+
+impl Desk {
+    /// Over `engines`, of a daemon that starts now.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>) -> Arc<Self> {
+        let started = clock.now();
+        Arc::new(Self { clock, engines, started })
+    }
+
+    /// Answers one request, on a thread that may take its time: a scrape of metrics does not wait for a walk of the
+    /// cache.
+    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>> {
+        let command = match Command::named(request.method(), request.uri().path()) {
+            Ok(command) => command,
+            Err(refusal) => return *refusal,
+        };
+        let obeyed = tokio::task::spawn_blocking(move || (command.obey)(&self)).await;
+        obeyed.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a defect of kmsproxy\n".to_owned()))
+    }
+
+    fn status(&self) -> Response<Full<Bytes>> {
+        json(&Status::of(&self.engines, self.started, &*self.clock))
+    }
+}
+
 /// Serves `/metrics`, `/livez` and `/readyz` and nothing else, to whoever reaches `listener`, until `stop`.
 pub async fn observe(listener: TcpListener, metrics: PrometheusHandle, health: Arc<Health>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -146,12 +203,6 @@ where
     }
 }
 
-/// What the admin socket answers as long as it has no commands.
-#[must_use]
-pub fn no_such_command() -> Response<Full<Bytes>> {
-    text(StatusCode::NOT_FOUND, "no such command\n".to_owned())
-}
-
 async fn accept<T>(
     places: &Arc<Semaphore>,
     accepting: impl Future<Output = io::Result<T>>,
@@ -189,9 +240,7 @@ where
 
 fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &Health) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
+        return wrong_method(&Method::GET);
     }
     match request.uri().path() {
         "/metrics" => text(StatusCode::OK, metrics.render()),
@@ -203,6 +252,22 @@ fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &He
         },
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n".to_owned()),
     }
+}
+
+fn wrong_method(allowed: &Method) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
+    response.headers_mut().extend(HeaderValue::from_str(allowed.as_str()).ok().map(|method| (ALLOW, method)));
+    response
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    let Ok(mut body) = serde_json::to_vec(value) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "a defect of kmsproxy\n".to_owned());
+    };
+    body.push(b'\n');
+    let mut response = Response::new(Full::new(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

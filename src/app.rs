@@ -12,21 +12,20 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::admin::Health;
+use crate::admin::{Desk, Health};
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
-use crate::config::{Address, CallerPlan, Kms, ListenerPlan, Plan, UpstreamPlan};
+use crate::config::{Address, CallerPlan, FacePlan, Kms, ListenerPlan, Plan, UpstreamPlan};
 use crate::engine::{Direct, Engine, Parts};
 use crate::guard;
 use crate::ledger::Ledger;
 use crate::listener::{BindError, Listener};
 use crate::metrics;
 use crate::policy::{Grant, Policy};
-use crate::serve::Hosts;
-use crate::serve::aliyun::{Face, Limits};
+use crate::serve::{Hosts, Limits, aliyun, kubernetes};
 use crate::systemd::{Inherited, Notifier, watchdog_period};
 use crate::upstream::Upstream;
 use crate::upstream::aliyun::Aliyun;
@@ -35,11 +34,13 @@ use crate::watch::{self, Watch};
 
 mod answering;
 mod aside;
+mod doors;
 pub mod embedded;
 mod pulse;
 
 use answering::Answering;
 use aside::{Sockets, observer, private};
+use doors::{Entrance, Face};
 pub use embedded::Options;
 use pulse::{Signals, notify, until_told};
 
@@ -82,7 +83,7 @@ pub struct House {
     engines: Vec<Arc<Engine>>,
     kms: Vec<Arc<Aliyun>>,
     locals: Vec<Arc<Local>>,
-    doors: Vec<(String, Listener, Face<Answering>)>,
+    doors: Vec<Entrance>,
     observer: Option<std::net::TcpListener>,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
@@ -198,17 +199,29 @@ impl House {
         inherited: &mut Inherited,
     ) -> Result<(), Error> {
         let listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
-        let hosts = Hosts::new(&plan.config.hosts);
         let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
-        let face = Face::new(respond, door, Arc::clone(&self.clock), hosts, limits);
-        self.doors.push((plan.config.name, listener, face));
+        let clock = Arc::clone(&self.clock);
+        let face = match (plan.face, &*respond) {
+            (FacePlan::Aliyun, _) => {
+                let hosts = Hosts::new(&plan.config.hosts);
+                Face::Aliyun(aliyun::Face::new(respond, door, clock, hosts, limits))
+            }
+            (FacePlan::Kubernetes(provider), Answering::Cached(engine)) => {
+                let followed = engine.follow(&provider.key);
+                Face::Kubernetes(kubernetes::Face::new(followed, provider, door, clock, limits))
+            }
+            (FacePlan::Kubernetes(_), Answering::Straight(_)) => {
+                return Err(Error::Config("the emulator has no Kubernetes face: use `dev` or `serve`".to_owned()));
+            }
+        };
+        self.doors.push(Entrance { name: plan.config.name, listener, face });
         Ok(())
     }
 
     /// Where each listener listens, by name.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, String)> {
-        self.doors.iter().map(|(name, listener, _)| (name.clone(), listener.local_address().to_string())).collect()
+        self.doors.iter().map(|door| (door.name.clone(), door.listener.local_address().to_string())).collect()
     }
 
     /// Where metrics are.
@@ -235,9 +248,11 @@ impl House {
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
         let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin } = self;
+        let desk = Desk::new(Arc::clone(&clock), engines.clone());
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
-        let sockets = Sockets { observer, admin, steering: steering.zip(locals.into_iter().next()) };
+        let steering = steering.zip(locals.into_iter().next());
+        let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
@@ -253,7 +268,7 @@ impl House {
             for kms in kms {
                 tokio::spawn(async move { prime(&kms).await });
             }
-            let listening = open_doors(doors, &stop);
+            let listening = doors::open(doors, &stop);
             health.listening();
             announce();
             notify(&notifier, "ready", Notifier::ready);
@@ -277,25 +292,6 @@ impl House {
         let _ = aside.join();
         outcome.map_err(runtime_error)
     }
-}
-
-fn open_doors(doors: Vec<(String, Listener, Face<Answering>)>, stop: &CancellationToken) -> TaskTracker {
-    let listening = TaskTracker::new();
-    for (name, listener, face) in doors {
-        info!(listener = name, address = %listener.local_address(), "listening");
-        let face = Arc::new(face);
-        let service = move |peer: Arc<crate::claim::Peer>, request| {
-            let face = Arc::clone(&face);
-            async move { face.serve(request, &peer).await }
-        };
-        let serving = listener.run(service, stop.clone());
-        listening.spawn(async move {
-            if let Err(error) = serving.await {
-                error!(listener = name, %error, "the listener's socket failed");
-            }
-        });
-    }
-    listening
 }
 
 fn shares(plan: &Plan) -> Vec<CallerName> {

@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
 use crate::lease::{Asked, Epoch};
-use crate::ledger::{Kept, Ledger, Scope};
+use crate::ledger::{Dek, Kept, Ledger, Scope};
 use crate::policy::Permit;
 
 mod entry;
@@ -120,9 +120,10 @@ impl Cache {
     ///
     /// # Errors
     /// [`crate::lease::Stale`] where the scope was closed after the question was sent; nothing is kept then.
-    pub fn keep(&self, ledger: &Ledger, fill: &Fill<'_>) -> Result<(Arc<Scope>, Epoch), crate::lease::Stale> {
+    pub fn keep(&self, ledger: &Ledger, fill: &Fill<'_>) -> Result<Filled, crate::lease::Stale> {
         let scope = ledger.scope(fill.key, fill.call.context.as_ref());
         let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.hash, fill.plaintext)?;
+        let dek = self.dek(ledger, fill);
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         if let Some(sealed) = sealed {
             let entry = Entry {
@@ -130,7 +131,7 @@ impl Cache {
                 mark: scope.mark(),
                 epoch,
                 sealed,
-                version: fill.version.clone(),
+                dek: Arc::clone(&dek),
                 call: fill.call.clone(),
                 sent: fill.asked.sent,
                 expires: fill.asked.sent + age,
@@ -139,7 +140,21 @@ impl Cache {
             self.part(&fill.fingerprint).insert(fill.fingerprint, Arc::new(entry));
         }
         self.failures.invalidate(&fill.fingerprint);
-        Ok((scope, epoch))
+        Ok(Filled { scope, epoch, dek })
+    }
+
+    /// The DEK that is there already, where this is a refresh of it: that nobody asked for it stays known.
+    fn dek(&self, ledger: &Ledger, fill: &Fill<'_>) -> Arc<Dek> {
+        let before = self.part(&fill.fingerprint).get(&fill.fingerprint).map(|entry| Arc::clone(entry.dek()));
+        let same = before.filter(|dek| dek.key() == fill.key && dek.version() == fill.version);
+        same.unwrap_or_else(|| ledger.versions().dek(fill.key, fill.version))
+    }
+
+    /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
+    #[must_use]
+    pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
+        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
+        entries.filter(|entry| entry.scope().upstream() == upstream).map(|entry| Arc::clone(entry.dek())).collect()
     }
 
     /// A failure of an equal call that is recent enough to stand for this one.
@@ -208,6 +223,17 @@ pub struct Fill<'a> {
     pub version: &'a KeyVersion,
     /// The DEK.
     pub plaintext: &'a [u8],
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// By which lease it may be released.
+    pub scope: Arc<Scope>,
+    /// In which epoch of that.
+    pub epoch: Epoch,
+    /// Which DEK it is.
+    pub dek: Arc<Dek>,
 }
 
 impl fmt::Debug for Cache {

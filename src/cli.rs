@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
+use crate::ctl;
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -114,6 +115,12 @@ enum Command {
     /// all mistakes at once on standard error, each with its line and its remedy.
     #[command(after_help = CHECK_HELP)]
     Check(Check),
+    /// Ask a running daemon for its keys: the state of each, and under which versions DEKs were asked for
+    ///
+    /// Tells after a rotation whether anything was seen under an old version of a key. Asks over the admin socket, which
+    /// is for root and for the user that the daemon runs as.
+    #[command(after_help = STATUS_HELP)]
+    Status(ctl::StatusCommand),
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +183,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) 
     match arguments.command {
         Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
+        Command::Status(status) => obeyed(status.run(environment)),
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
@@ -289,6 +297,14 @@ fn finished(result: Result<(), app::Error>) -> Exit {
     }
 }
 
+fn obeyed(result: Result<(), ctl::Error>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(ctl::Error::Configuration(mistakes)) => mistaken(&mistakes),
+        Err(error) => ended(if error.is_configuration() { Exit::Configuration } else { Exit::Runtime }, error),
+    }
+}
+
 fn mistaken(mistakes: &Mistakes) -> Exit {
     for mistake in mistakes.list() {
         say(format_args!("error: {mistake}"));
@@ -324,6 +340,7 @@ Start here:
   kmsproxy dev                          try it, without a configuration or a cloud account
   kmsproxy check --config FILE          look over a configuration
   kmsproxy serve --config FILE          run it
+  kmsproxy status                       ask the one that runs
 
 Exit codes:
    0  done, or stopped as asked
@@ -346,6 +363,17 @@ Examples:
   kmsproxy dev
   kmsproxy dev --kms-latency 20ms --state-dir ./state
   kmsproxy dev --listen 127.0.0.1:0 --json";
+
+const STATUS_HELP: &str = "\
+Examples:
+  kmsproxy status
+  kmsproxy status --socket ./state/admin.sock
+  kmsproxy status --json | jq '.upstreams[].keys[] | {key, old}'
+
+Exit codes:
+   0  told
+  70  nothing listens there, or not for this user
+  78  the configuration has no [admin] address, or is wrong";
 
 const EMULATOR_HELP: &str = "\
 Examples:

@@ -18,6 +18,7 @@ mod mistake;
 mod nearest;
 mod piece;
 mod plan;
+mod provider;
 mod raw;
 mod reading;
 mod resolve;
@@ -27,7 +28,7 @@ pub use address::Address;
 pub use environment::Environment;
 pub use key::Place;
 pub use mistake::{Mistake, Mistakes};
-pub use plan::{CallerPlan, ListenerPlan, Plan, Unbindable, UpstreamPlan};
+pub use plan::{CallerPlan, FacePlan, ListenerPlan, Plan, Unbindable, UpstreamPlan};
 pub use raw::{AccessKey, Caller, Config, Kms, Upstream};
 
 /// Where settings come from.
@@ -56,6 +57,23 @@ pub fn load(sources: &Sources) -> Result<(Config, Plan), Mistakes> {
     let machine = machine::Machine::new(&sources.environment, sources.root.as_deref());
     let plan = resolve::resolve(&config, &machine, &mut findings);
     if findings.is_empty() { Ok((config, plan)) } else { Err(findings.mistakes()) }
+}
+
+/// Where the daemon of a configuration takes commands, if it does: `admin.address` alone, so that whoever only wants to
+/// ask a daemon need not be able to read its secrets.
+///
+/// # Errors
+/// What is wrong with the file or that address.
+pub fn admin_address(sources: &Sources) -> Result<Option<Address>, Mistakes> {
+    let (config, mut findings) = reading::read(&sources.file, &sources.environment, &sources.overrides);
+    let Some(config) = config else {
+        return Err(findings.mistakes());
+    };
+    let machine = machine::Machine::new(&sources.environment, sources.root.as_deref());
+    match resolve::admin(&config, &machine, &mut findings) {
+        None if config.admin.address.is_some() => Err(findings.mistakes()),
+        address => Ok(address),
+    }
 }
 
 /// The configuration file that is read unless another is named.

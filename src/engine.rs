@@ -1,17 +1,17 @@
 //! The path of a request: permit, look, fly, ask, keep, release.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::auth::Caller;
-use crate::cache::{Cache, Closed, Entry, Fill, Fingerprint};
+use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
-use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyState};
-use crate::lease::{Asked, Epoch, Evidence, Stale, Standing};
+use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyName};
+use crate::lease::{Asked, Evidence, Stale, Standing};
 use crate::ledger::{Ledger, Probe, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
@@ -20,10 +20,15 @@ use crate::upstream::Upstream;
 mod answers;
 mod direct;
 mod drift;
+mod passing;
+mod primary;
+mod versions;
 
 use answers::{copied, from_entry};
 pub use direct::Direct;
 use drift::Drift;
+use primary::Followed;
+pub use primary::{Following, Primary, Provide, Turn};
 
 /// What a face hands its calls to.
 pub trait Respond: Send + Sync + 'static {
@@ -43,6 +48,7 @@ pub struct Engine {
     flights: Arc<Flights<Fingerprint, Landing>>,
     decrypts: Decrypts,
     drift: Drift,
+    followed: Mutex<Vec<Arc<Followed>>>,
 }
 
 /// What an engine is made of.
@@ -70,7 +76,7 @@ type Landing = Result<Landed, Fault>;
 #[derive(Clone, Debug)]
 enum Landed {
     /// The KMS answered.
-    Fresh { scope: Arc<Scope>, epoch: Epoch, held: Arc<Held> },
+    Fresh { filled: Filled, held: Arc<Held> },
     /// Another flight had filled the cache just before this one left.
     Kept(Arc<Entry>),
 }
@@ -91,7 +97,7 @@ impl Engine {
         let flights = Flights::new(parts.tasks.clone());
         let decrypts = Decrypts::of(parts.ledger.upstream());
         let drift = Drift::new(&*parts.clock);
-        Arc::new(Self { parts, flights, decrypts, drift })
+        Arc::new(Self { parts, flights, decrypts, drift, followed: Mutex::default() })
     }
 
     /// The leases.
@@ -121,7 +127,7 @@ impl Engine {
     async fn decrypt(self: &Arc<Self>, permit: Permit, call: Decrypt, deadline: Deadline) -> Result<Answer, Fault> {
         let share = permit.share().ok_or(Fault::proxy(Kind::Forbidden))?;
         let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
-        let outcome = match self.look(&permit, &fingerprint) {
+        let outcome = match self.look(&permit, &fingerprint, call.key.as_ref()) {
             Ok(Some(answer)) => {
                 self.decrypts.hit.increment(1);
                 return Ok(answer);
@@ -138,11 +144,17 @@ impl Engine {
     }
 
     /// What the cache has to say: an answer, a refusal, or nothing.
-    fn look(&self, permit: &Permit, fingerprint: &Fingerprint) -> Result<Option<Answer>, Fault> {
+    fn look(
+        &self,
+        permit: &Permit,
+        fingerprint: &Fingerprint,
+        named: Option<&KeyName>,
+    ) -> Result<Option<Answer>, Fault> {
         let now = self.parts.clock.now();
         self.check_drift(now);
         if let Some(entry) = self.parts.cache.find(permit, fingerprint) {
             let release = self.parts.policy.release(permit, entry.key())?;
+            entry.dek().asked(now);
             match entry.open(&release, now) {
                 Ok(plaintext) => return Ok(Some(from_entry(&entry, plaintext))),
                 // A trial is not spent on what is answered from memory anyway.
@@ -152,6 +164,8 @@ impl Engine {
                 }
                 Err(Closed::Ask) => {}
             }
+        } else if let Some(key) = named {
+            self.check_refused(key)?;
         }
         self.parts.cache.failed(permit, fingerprint, now).map_or(Ok(None), Err)
     }
@@ -177,14 +191,16 @@ impl Engine {
         match landed {
             Landed::Kept(entry) => {
                 let release = self.parts.policy.release(permit, entry.key())?;
+                entry.dek().asked(now);
                 let plaintext = entry.open(&release, now).map_err(|closed| match closed {
                     Closed::Refused(fault) => fault,
                     Closed::Ask => Fault::kms(Kind::Lapsed),
                 })?;
                 Ok(from_entry(entry, plaintext))
             }
-            Landed::Fresh { scope, epoch, held } => {
+            Landed::Fresh { filled: Filled { scope, epoch, dek }, held } => {
                 let release = self.parts.policy.release(permit, scope.key())?;
+                dek.asked(now);
                 if !scope.serves(*epoch, now) {
                     return Err(closed(scope, now));
                 }
@@ -228,64 +244,8 @@ impl Engine {
             let fill = Fill { fingerprint, call, asked, key, version, plaintext: plaintext.expose() };
             self.parts.cache.keep(&self.parts.ledger, &fill)
         });
-        let (scope, epoch) = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
-        Ok(Landed::Fresh { scope, epoch, held: Arc::new(held) })
-    }
-
-    /// Calls that are never shared: straight to the KMS, every time.
-    async fn pass(&self, permit: Permit, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
-        self.check_refused(&call)?;
-        let asked = self.parts.ledger.ask();
-        let left = deadline.min(self.remote_deadline());
-        let held = self.ask(&permit, &call, left).await.inspect_err(|fault| match call.key() {
-            Some(key) => self.parts.ledger.weigh_named(fault, key),
-            None => self.parts.ledger.weigh(fault, None),
-        })?;
-        if let (Some(name), Some(key)) = (call.key(), held.key()) {
-            self.parts.ledger.learn(name, key);
-        }
-        self.heed(&call, &held, asked);
-        let release = match held.key() {
-            Some(key) => self.parts.policy.release(&permit, key)?,
-            None => self.parts.policy.release_list(&permit)?,
-        };
-        if let Some(key) = held.key().filter(|_| held.is_secret()) {
-            self.parts.ledger.stands(key, asked, self.parts.clock.now())?;
-        }
-        Ok(held.into_inner(&release))
-    }
-
-    /// While a key is refused, calls that would use it are answered from that, but for one trial a second.
-    fn check_refused(&self, call: &Call) -> Result<(), Fault> {
-        let Some(key) = call.key().filter(|_| uses_key(call)) else { return Ok(()) };
-        let Some(scope) = self.parts.ledger.known(key) else { return Ok(()) };
-        let now = self.parts.clock.now();
-        match scope.standing(now) {
-            // A right to Decrypt that is missing says nothing of the right to Encrypt.
-            Standing::Refused(fault) if Evidence::of(&fault) == Evidence::KeyRefused && !scope.may_try(now) => {
-                Err(fault)
-            }
-            Standing::Lapsed
-            | Standing::Refused(_)
-            | Standing::Serving
-            | Standing::ServingByGrace
-            | Standing::Suspended
-            | Standing::Unknown => Ok(()),
-        }
-    }
-
-    /// What a successful call other than a shared Decrypt says about leases: it may shorten, never lengthen.
-    fn heed(&self, call: &Call, held: &Held, asked: Asked) {
-        match held.described().map(|(key, state)| (key, unusable(*state))) {
-            Some((key, Some(kind))) => self.parts.ledger.refuse(key, &Fault::kms(kind)),
-            Some((_, None)) => {}
-            None if uses_key(call) => {
-                if let Some(scope) = call.key().and_then(|key| self.parts.ledger.known(key)) {
-                    scope.relent(asked);
-                }
-            }
-            None => {}
-        }
+        let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
+        Ok(Landed::Fresh { filled, held: Arc::new(held) })
     }
 
     /// Asks about a key on our own account, and renews or ends its lease by the answer.
@@ -293,17 +253,22 @@ impl Engine {
     /// # Errors
     /// The KMS's, after its consequences have been drawn.
     pub async fn probe(&self, probe: &Probe) -> Result<(), Fault> {
-        let (scope, sample) = (probe.scope(), probe.sample.clone());
-        let asked = self.parts.ledger.ask();
-        let answer = self.ask(&self.parts.policy.probe(), &Call::Decrypt(sample), self.remote_deadline()).await;
+        self.attest(probe.scope(), probe.sample.clone()).await
+    }
+
+    /// Asks whether `sample` still decrypts, and renews or ends the lease of `scope` by the answer.
+    async fn attest(&self, scope: &Arc<Scope>, sample: Decrypt) -> Result<(), Fault> {
+        let (asked, call) = (self.parts.ledger.ask(), Call::Decrypt(sample));
+        let answer = self.ask(&self.parts.policy.probe(), &call, self.remote_deadline()).await;
         let outcome = answer.and_then(|held| match held.key() {
             Some(key) if key == scope.key() => Ok(()),
             _ => Err(Fault::kms(Kind::Garbled)),
         });
-        match &outcome {
+        match (&outcome, call) {
             // A closing that came between stands; the next probe will tell.
-            Ok(()) => drop(scope.renew(asked)),
-            Err(fault) => self.parts.ledger.weigh(fault, Some(scope)),
+            (Ok(()), Call::Decrypt(sample)) => drop(scope.renew(asked, sample)),
+            (Ok(()), Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {}
+            (Err(fault), _) => self.parts.ledger.weigh(fault, Some(scope)),
         }
         outcome
     }
@@ -336,9 +301,10 @@ impl Engine {
     }
 
     async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
-        let left = deadline.remaining(self.parts.clock.now());
+        let sent = self.parts.clock.now();
         let asking = self.parts.upstream.ask(permit, call, deadline);
-        let held = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        let held = timeout(deadline.remaining(sent), asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
+        self.note_wrapped(call, &held, sent);
         if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
             && self.parts.ledger.resolve(named) != *key
         {
@@ -364,27 +330,12 @@ impl Respond for Arc<Engine> {
     }
 }
 
-/// Whether the call does with the key what a disabled key refuses; reads are allowed always.
-const fn uses_key(call: &Call) -> bool {
-    matches!(call, Call::Encrypt(_) | Call::GenerateDataKey(_))
-}
-
 fn closed(scope: &Scope, now: Moment) -> Fault {
     match scope.standing(now) {
         Standing::Refused(fault) => fault,
         Standing::Lapsed | Standing::Serving | Standing::ServingByGrace | Standing::Suspended | Standing::Unknown => {
             Fault::kms(Kind::Lapsed)
         }
-    }
-}
-
-const fn unusable(state: KeyState) -> Option<Kind> {
-    match state {
-        KeyState::Enabled => None,
-        KeyState::Disabled => Some(Kind::KeyDisabled),
-        KeyState::PendingDeletion => Some(Kind::KeyPendingDeletion),
-        KeyState::PendingImport => Some(Kind::KeyPendingImport),
-        KeyState::Unavailable => Some(Kind::KeyUnavailable),
     }
 }
 

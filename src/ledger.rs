@@ -18,9 +18,11 @@ use crate::kms::{Context, KeyId, KeyName};
 use crate::lease::{Asked, Epoch, Evidence, Stale, Standing, Terms};
 
 mod scope;
+mod versions;
 
 use scope::{ContextScope, ScopeName};
-pub use scope::{Kept, Mark, Probe, Scope};
+pub use scope::{Kept, Mark, Probe, Scope, Watching};
+pub use versions::{Dek, KeyTally, Tally, Verdict, Versions};
 
 type Scopes = HashMap<ScopeName, Arc<Scope>>;
 
@@ -42,6 +44,7 @@ pub struct Ledger {
     doubted: Mutex<Moment>,
     hastened: Mutex<Moment>,
     hurry: Notify,
+    versions: Versions,
 }
 
 /// One scope as `status`, metrics and tests see it.
@@ -71,6 +74,7 @@ impl Ledger {
             doubted: Mutex::new(Moment::BOOT),
             hastened: Mutex::new(Moment::BOOT),
             hurry: Notify::new(),
+            versions: Versions::default(),
         }
     }
 
@@ -84,6 +88,12 @@ impl Ledger {
     #[must_use]
     pub const fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// Under which versions of which keys callers have asked for DEKs.
+    #[must_use]
+    pub const fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Marks a question about to be sent. To be called before it leaves.
@@ -263,10 +273,15 @@ impl Ledger {
         for scope in self.all() {
             scope.make_due();
         }
+        self.wake();
+    }
+
+    /// Something is due ahead of its time.
+    pub fn wake(&self) {
         self.hurry.notify_one();
     }
 
-    /// Returns when probes were made due ahead of their time.
+    /// Returns when something was made due ahead of its time.
     pub async fn hurried(&self) {
         self.hurry.notified().await;
     }

@@ -40,6 +40,8 @@ pub mod config;
 
 pub mod app;
 
+pub mod ctl;
+
 pub mod cli;
 
 /// Wipes every block of heap when it is freed: what passed through the buffers of hyper and TLS would otherwise stay

@@ -3,6 +3,9 @@
 mod address;
 mod connection;
 mod crowd;
+mod ownership;
+mod patience;
+mod provider;
 
 use std::future::Future;
 use std::io;
@@ -13,7 +16,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use rustix::io::Errno;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -22,8 +24,12 @@ use tokio_util::task::TaskTracker;
 
 use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
-use self::connection::{Socket, Terms};
+pub use self::connection::Answer;
+use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
+use self::ownership::Ownership;
+use self::patience::Patience;
+pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
@@ -180,6 +186,7 @@ impl Listener {
     pub fn bind(config: &Config, inherited: Option<OwnedFd>) -> Result<Self, BindError> {
         let address: Address = config.address.parse()?;
         let mode = address.mode(config.mode.as_deref())?;
+        let owner = Ownership::read(&address, config.owner.as_deref(), config.group.as_deref())?;
         if config.max_connections == 0 {
             return Err(BindError::NoConnections);
         }
@@ -191,8 +198,14 @@ impl Listener {
         };
         let bound = match inherited {
             Some(socket) => Bound::adopt(socket, &address)?,
-            None => Bound::bind(&address, mode, privacy)?,
+            None if matches!((config.face, &address), (FaceName::Kubernetes, Address::Tcp(_))) => {
+                return Err(BindError::NotUnix(address));
+            }
+            None => Bound::bind(&address, mode, owner, privacy)?,
         };
+        if matches!((config.face, bound.address()), (FaceName::Kubernetes, LocalAddress::Tcp(_))) {
+            return Err(BindError::NotUnix(address));
+        }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
@@ -217,9 +230,9 @@ impl Listener {
         self.bound.address()
     }
 
-    /// Serves connections until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts
-    /// the rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only.
-    /// If the future is dropped, every connection is cut.
+    /// Serves HTTP/1.1 until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts the
+    /// rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only. If the
+    /// future is dropped, every connection is cut.
     ///
     /// `service` must bound what it reads of a request's body, in bytes and time.
     ///
@@ -234,6 +247,28 @@ impl Listener {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.attend(Http1(service), shutdown).await
+    }
+
+    /// The same for HTTP/2 with prior knowledge. All calls of a connection share its task, and a panic in `service` ends
+    /// its call only. A call that the client resets, or that takes longer than the limits allow, is dropped wherever it
+    /// waits: work that others share must run elsewhere.
+    ///
+    /// `service` must bound what it reads of a request's body, and release what it has read to the stream's flow
+    /// control. Of `:authority` it learns nothing: where the value is none that a URI can have, as with gRPC clients that
+    /// send a socket's path, another of the same length takes its place.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_http2<S, F>(self, service: S, shutdown: CancellationToken) -> io::Result<()>
+    where
+        S: Fn(Arc<Peer>, Request<h2::RecvStream>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.attend(Http2(service), shutdown).await
+    }
+
+    async fn attend(self, protocol: impl Protocol, shutdown: CancellationToken) -> io::Result<()> {
         let acceptor = self.bound.listen()?;
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
         let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
@@ -256,7 +291,7 @@ impl Listener {
                 () = shutdown.cancelled() => break Ok(()),
                 place = crowd.enter() => place,
             };
-            tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), service.clone()));
+            tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
         drop(acceptor);
         drain(&crowd, &tasks, terms.limits.drain).await;
@@ -275,47 +310,6 @@ async fn drain(crowd: &Crowd, tasks: &TaskTracker, patience: Duration) {
     }
 }
 
-/// How often `accept` has failed in a row. What one peer caused is passed over, what the machine lacks is waited for,
-/// and nothing is tried in a tight loop, whatever the kernel says.
-#[derive(Debug, Default)]
-struct Patience {
-    failures: u32,
-}
-
-impl Patience {
-    /// How long to wait after `error`; `None` where it is final.
-    fn after(&mut self, error: &io::Error) -> Option<Duration> {
-        self.failures += 1;
-        let waited_for = match Errno::from_io_error(error)? {
-            Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK => return None,
-            // The connection went before it was accepted, or the network reports its error here (accept(2)).
-            Errno::CONNABORTED
-            | Errno::CONNRESET
-            | Errno::INTR
-            | Errno::AGAIN
-            | Errno::PERM
-            | Errno::PROTO
-            | Errno::NOPROTOOPT
-            | Errno::OPNOTSUPP
-            | Errno::NETDOWN
-            | Errno::NETUNREACH
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NONET
-            | Errno::TIMEDOUT => self.failures > FAILURES_PASSED_OVER,
-            // No descriptors, no memory; and whatever we do not know.
-            _ => true,
-        };
-        if !waited_for {
-            return Some(Duration::ZERO);
-        }
-        if self.failures.is_power_of_two() {
-            tracing::warn!(%error, failures = self.failures, "cannot accept connections");
-        }
-        Some(PAUSE_FIRST.saturating_mul(1 << self.failures.min(6)).min(PAUSE_LONGEST))
-    }
-}
-
 /// Why a listener cannot be had. Says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -324,6 +318,19 @@ pub enum BindError {
         "address {0:?}: write \"127.0.0.1:8443\", \"[::1]:8443\", \"unix:/path\", \"unix:@name\" or \"systemd:name\""
     )]
     Address(String),
+    /// The file system or the kernel does not let us give the socket file away.
+    #[error("{}: cannot give the socket to its owner and group: {source}; {remedy}", .path.display())]
+    GiveAway {
+        /// The socket file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No such group.
+    #[error("group {0:?}: {1}; write the name of a group of this machine, or its number")]
+    Group(String, #[source] io::Error),
     /// The inherited descriptor is not a listening stream socket.
     #[error(
         "{0}: the inherited descriptor is not a listening TCP or unix stream socket; use ListenStream= with Accept=no"
@@ -351,6 +358,17 @@ pub enum BindError {
     /// `systemd:name` and nothing inherited.
     #[error("{0}: no socket of that name was inherited; set FileDescriptorName= in the .socket unit and start that")]
     NotInherited(Address),
+    /// TCP, where only unix sockets will do.
+    #[error(
+        "{0}: kube-apiserver connects to unix sockets only; write \"unix:/path\" or \"unix:@name\", or ListenStream=/path in the .socket unit"
+    )]
+    NotUnix(Address),
+    /// No such user.
+    #[error("owner {0:?}: {1}; write the name of a user of this machine, or its number")]
+    Owner(String, #[source] io::Error),
+    /// There is no file to have an owner.
+    #[error("{0}: owner and group are of a socket file; remove them, or write \"unix:/path\"")]
+    Ownerless(Address),
     /// TCP without TLS.
     #[error(
         "{0}: TCP without TLS can be read by others; add tls = {{ … }}, use \"unix:/path\", or write insecure = true on a loopback address"
@@ -376,11 +394,6 @@ const fn default_timeout() -> Duration {
     Duration::from_millis(2500)
 }
 
-/// Failures of `accept` in a row that are put down to peers.
-const FAILURES_PASSED_OVER: u32 = 16;
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
-const PAUSE_LONGEST: Duration = Duration::from_millis(200);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,21 +414,5 @@ mod tests {
         assert_eq!(config, expected);
         assert_eq!(toml::from_str::<Config>(&toml::to_string(&config).unwrap()).unwrap(), config);
         assert!(toml::from_str::<Config>("nmae = \"ack\"").is_err());
-    }
-
-    #[test]
-    fn what_a_peer_does_is_passed_over_and_what_is_lacking_is_waited_for() {
-        let after = |errno: Errno| Patience::default().after(&errno.into());
-        assert_eq!(after(Errno::CONNABORTED), Some(Duration::ZERO));
-        assert_eq!(after(Errno::MFILE), Some(Duration::from_millis(10)));
-        assert_eq!(after(Errno::BADF), None);
-    }
-
-    #[test]
-    fn no_error_is_retried_without_pause_for_ever() {
-        let mut patience = Patience::default();
-        let pauses: Vec<_> = (0..20).map(|_| patience.after(&Errno::CONNABORTED.into())).collect();
-        assert_eq!(pauses[15], Some(Duration::ZERO));
-        assert_eq!(pauses[16..], [Some(PAUSE_LONGEST); 4]);
     }
 }

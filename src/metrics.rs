@@ -77,25 +77,25 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
 /// One face's requests.
 pub struct Requests {
     face: &'static str,
-    answered: [Counter; Action::ALL.len()],
+    answered: Box<[(&'static str, Counter)]>,
     seconds: Histogram,
 }
 
 impl Requests {
-    /// The handles for `face`.
+    /// The handles for `face`, which answers `actions`.
     #[must_use]
-    pub fn of(face: &'static str) -> Self {
-        let answered = |action: Action| requests(face, action.name(), OK);
-        Self { face, answered: Action::ALL.map(answered), seconds: histogram!(REQUEST_SECONDS, "face" => face) }
+    pub fn of(face: &'static str, actions: &[&'static str]) -> Self {
+        let answered = actions.iter().map(|&action| (action, requests(face, action, OK))).collect();
+        Self { face, answered, seconds: histogram!(REQUEST_SECONDS, "face" => face) }
     }
 
     /// Counts one request that ended as `outcome`; `action` is none where it was refused before that was known.
-    pub fn record(&self, action: Option<Action>, outcome: &'static str, took: Duration) {
+    pub fn record(&self, action: Option<&'static str>, outcome: &'static str, took: Duration) {
         self.seconds.record(took.as_secs_f64());
         let known = action.filter(|_| outcome == OK);
-        match known.and_then(|action| Action::ALL.iter().position(|&other| other == action)) {
-            Some(at) => self.answered[at].increment(1),
-            None => requests(self.face, action.map_or("unknown", Action::name), outcome).increment(1),
+        match known.and_then(|action| self.answered.iter().find(|(other, _)| *other == action)) {
+            Some((_, answered)) => answered.increment(1),
+            None => requests(self.face, action.unwrap_or("unknown"), outcome).increment(1),
         }
     }
 }

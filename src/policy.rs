@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, Decrypted, KeyId, KeyName, KeyState, Reply, bare};
+use crate::kms::{Action, Answer, Call, Decrypted, Encrypted, KeyId, KeyName, KeyState, KeyVersion, Reply, bare};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -23,7 +23,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn covers(&self, action: Action, key: &str) -> bool {
+    /// Whether it allows `action` on the key of that bare name.
+    #[must_use]
+    pub fn covers(&self, action: Action, key: &str) -> bool {
         self.actions.contains(&action) && self.keys.iter().any(|listed| listed == "*" || bare(listed) == key)
     }
 
@@ -93,6 +95,12 @@ impl Policy {
     #[must_use]
     pub const fn probe(&self) -> Permit {
         Permit { holder: Holder::Probe, action: Action::Decrypt, requested: None }
+    }
+
+    /// As [`Policy::probe`], to see by an Encrypt which version of a key is primary.
+    #[must_use]
+    pub fn follow(&self, key: &KeyName) -> Permit {
+        Permit { holder: Holder::Probe, action: Action::Encrypt, requested: Some(key.clone()) }
     }
 
     /// Decides whether what `key` made may go to the holder of `permit`, by the rules in force now.
@@ -205,6 +213,26 @@ impl Held {
         match &self.0.reply {
             Reply::Decrypted(reply) => Some(seal(reply)),
             Reply::DataKey(_) | Reply::Document(_) | Reply::Encrypted(_) => None,
+        }
+    }
+
+    /// The version of the key that wrapped what was unwrapped, or wrapped what was made: none for reads.
+    #[must_use]
+    pub const fn version(&self) -> Option<&KeyVersion> {
+        match &self.0.reply {
+            Reply::DataKey(reply) => Some(&reply.version),
+            Reply::Decrypted(reply) => Some(&reply.version),
+            Reply::Document(_) => None,
+            Reply::Encrypted(reply) => Some(&reply.version),
+        }
+    }
+
+    /// What an `Encrypt` made; not a secret.
+    #[must_use]
+    pub const fn encrypted(&self) -> Option<&Encrypted> {
+        match &self.0.reply {
+            Reply::Encrypted(reply) => Some(reply),
+            Reply::DataKey(_) | Reply::Decrypted(_) | Reply::Document(_) => None,
         }
     }
 

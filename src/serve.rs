@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 pub mod aliyun;
 pub mod control;
+pub mod kubernetes;
 
 /// The names by which a listener may be called. A browser that was lured to a name of the attacker's (DNS rebinding)
 /// sends that name.
@@ -95,6 +96,15 @@ where
         Ok(Err(_)) => Err(Fault::caller(Kind::Malformed("its body broke off"))),
         Err(_) => Err(Fault::caller(Kind::Malformed("its body did not come in time"))),
     }
+}
+
+/// What one listener gives a request, and how many requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the head of a request to its answer.
+    pub timeout: Duration,
+    /// Requests at a time; one more is refused at once, as throttled.
+    pub in_flight: usize,
 }
 
 /// A response body that is wiped when the connection lets go of it.

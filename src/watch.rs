@@ -17,7 +17,7 @@ use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::kms::KeyId;
-use crate::ledger::{Probe, word};
+use crate::ledger::word;
 use crate::metrics;
 
 /// The upkeep of one upstream.
@@ -68,7 +68,15 @@ impl Watch {
             let (engine, probing) = (Arc::clone(&self.engine), Arc::clone(&self.probing));
             self.tasks.spawn(async move {
                 let Ok(_place) = probing.acquire().await else { return };
-                note(engine.ledger().upstream(), &probe, engine.probe(&probe).await);
+                note(engine.ledger().upstream(), probe.scope().key().as_str(), engine.probe(&probe).await);
+            });
+        }
+        for turn in self.engine.turns_due(now) {
+            let (upstream, probing) = (self.engine.ledger().upstream().to_owned(), Arc::clone(&self.probing));
+            self.tasks.spawn(async move {
+                let Ok(_place) = probing.acquire().await else { return };
+                let key = turn.name().as_str().to_owned();
+                note(&upstream, &key, turn.take().await);
             });
         }
         self.tidy(now);
@@ -118,12 +126,12 @@ impl Watch {
     }
 }
 
-fn note(upstream: &str, probe: &Probe, outcome: Result<(), Fault>) {
+fn note(upstream: &str, key: &str, outcome: Result<(), Fault>) {
     let label = outcome.as_ref().err().map_or(metrics::OK, |fault| fault.kind().label());
     ::metrics::counter!(metrics::PROBES, "upstream" => upstream.to_owned(), "outcome" => label).increment(1);
     match outcome {
-        Ok(()) => debug!(key = %probe.scope().key(), "probe: the KMS consents"),
-        Err(fault) => warn!(key = %probe.scope().key(), %fault, "probe failed"),
+        Ok(()) => debug!(key, "probe: the KMS consents"),
+        Err(fault) => warn!(key, %fault, "probe failed"),
     }
 }
 
@@ -134,7 +142,9 @@ struct Published {
     states: BTreeMap<KeyId, usize>,
 }
 
-fn rank(state: &str) -> usize {
+/// Where the word of a lease's state stands, from what an operator must see to what is as it should be.
+#[must_use]
+pub fn rank(state: &str) -> usize {
     STATES.iter().position(|&other| other == state).unwrap_or(STATES.len() - 1)
 }
 

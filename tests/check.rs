@@ -8,6 +8,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+#[path = "check/provider.rs"]
+mod provider;
+
 /// A directory that plays the machine, with everything that the shipped configurations refer to.
 struct Machine(TempDir);
 
@@ -104,7 +107,7 @@ fn reference() -> (PathBuf, String) {
 fn every_shipped_configuration_is_valid() {
     let machine = Machine::new();
     let valid = Outcome { code: Some(0), out: "configuration is valid\n".to_owned(), err: String::new() };
-    assert_eq!(shipped().len(), 6);
+    assert_eq!(shipped().len(), 8);
     for path in shipped() {
         assert_eq!(machine.check(&path, &[]), valid, "{}", path.display());
     }
@@ -148,6 +151,7 @@ fn every_setting_stands_in_the_commented_configuration() {
         "[[caller]]",
         "[cache]",
         "[metrics]",
+        "[memory]",
         "[admin]",
         "tls",
         "access_key",
@@ -158,22 +162,32 @@ fn every_setting_stands_in_the_commented_configuration() {
         let inner = tail.map(|name| format!("\n{}.qqqqqqqqqq = 0", name.split('.').next().expect("a table")));
         [line.to_owned(), head.unwrap_or_default().to_owned(), inner.unwrap_or_default(), "\n".to_owned()]
     });
-    let outcome = machine.judge(&planted.collect::<String>());
+    let planted: String = planted.collect();
+    let outcome = machine.judge(&planted);
     let written: toml::Value = toml::from_str(&everything).expect("uncommented, it is TOML");
     let told: Vec<&str> = outcome.err.lines().collect();
     let lists = told.windows(2).filter_map(|two| Some((two[0].strip_suffix(".qqqqqqqqqq: unknown setting")?, two[1])));
     for (place, remedy) in lists {
         let (_, key) = place.rsplit_once(": ").expect("a place and a key");
-        let table = key.replace("[0]", ".0").split('.').fold(&written, |value: &toml::Value, step| {
-            value.as_array().map_or_else(|| &value[step], |items| &items[step.parse::<usize>().expect("a position")])
-        });
+        let shown = everywhere(&written, key);
         let (_, known) = remedy.split_once("; there are: ").expect("a list");
         for name in known.split(", ") {
-            assert!(table.get(name).is_some(), "config/kmsproxy.toml does not show {name} in {key}");
+            assert!(shown.iter().any(|table| table.get(name).is_some()), "kmsproxy.toml does not show {name} in {key}");
         }
     }
+    assert!(tables.iter().all(|table| everything.contains(table)));
     // And nothing that does not exist.
-    assert_eq!(outcome.err.matches("unknown setting").count(), tables.len(), "{}", outcome.err);
+    let wrong = outcome.err.matches("unknown setting").count();
+    assert_eq!(wrong, planted.matches("qqqqqqqqqq").count(), "{}", outcome.err);
+}
+
+/// What stands at `key` in any item of the lists that it passes through.
+fn everywhere<'v>(whole: &'v toml::Value, key: &str) -> Vec<&'v toml::Value> {
+    let steps = key.split(['.', '[', ']']).filter(|step| step.parse::<usize>().is_err() && !step.is_empty());
+    steps.fold(vec![whole], |values, step| {
+        let inner = values.iter().filter_map(|value| value.get(step));
+        inner.flat_map(|value| value.as_array().map_or_else(|| vec![value], |items| items.iter().collect())).collect()
+    })
 }
 
 const BASE: &str = r#"[upstream.kms]
@@ -208,6 +222,18 @@ struct Case {
     says: &'static str,
 }
 
+impl Case {
+    fn judge(&self, machine: &Machine, base: &str) {
+        let text = base.replacen(self.was, self.is, 1);
+        assert_ne!(text, base, "{}", self.was);
+        let offset = text.rfind(self.at).expect("the finger points somewhere");
+        let line = text[..offset].matches('\n').count() + 1;
+        let column = offset - text[..offset].rfind('\n').map_or(0, |newline| newline + 1) + 1;
+        let err = format!("error: FILE:{line}:{column}: {}\n1 mistake in the configuration\n", self.says);
+        assert_eq!(machine.judge(&text), Outcome { code: Some(78), out: String::new(), err });
+    }
+}
+
 #[test]
 fn the_base_of_the_cases_is_valid() {
     assert_eq!(Machine::new().judge(BASE).code, Some(0));
@@ -219,13 +245,7 @@ fn each_mistake_is_told_with_its_line_and_its_remedy() {
     machine.write("etc/open.key", "key\n", 0o644);
     machine.write("etc/empty.secret", "\n", 0o600);
     for case in CASES {
-        let text = BASE.replacen(case.was, case.is, 1);
-        assert_ne!(text, BASE, "{}", case.was);
-        let offset = text.rfind(case.at).expect("the finger points somewhere");
-        let line = text[..offset].matches('\n').count() + 1;
-        let column = offset - text[..offset].rfind('\n').map_or(0, |newline| newline + 1) + 1;
-        let err = format!("error: FILE:{line}:{column}: {}\n1 mistake in the configuration\n", case.says);
-        assert_eq!(machine.judge(&text), Outcome { code: Some(78), out: String::new(), err });
+        case.judge(&machine, BASE);
     }
 }
 
@@ -418,7 +438,7 @@ const CASES: &[Case] = &[
         is: "localhost:8443",
         at: "address",
         says: "listener[0].address: `localhost:8443` is not an address\n  remedy: write an address and a port \
-               (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\" or \"systemd:NAME\"",
+               (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\", \"unix:@NAME\" or \"systemd:NAME\"",
     },
     Case {
         was: "tls = { certificate_file = \"/etc/kmsproxy/tls/server.pem\", key_file = \"/etc/kmsproxy/tls/server.key\" }\n",

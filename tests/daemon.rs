@@ -27,3 +27,5 @@ mod observed;
 mod posture;
 #[path = "daemon/state.rs"]
 mod state;
+#[path = "daemon/status.rs"]
+mod status;

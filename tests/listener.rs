@@ -461,6 +461,48 @@ fn a_socket_file_has_the_configured_mode_and_replaces_no_other_file() {
 }
 
 #[test]
+fn a_socket_file_is_given_to_its_owner_and_group() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ack.sock");
+    let config = config(&format!("unix:{}", path.display()));
+    let owned = |owner: u32, group: u32| {
+        let (owner, group) = (Some(owner.to_string()), Some(group.to_string()));
+        Listener::bind(&Config { owner, group, mode: Some("0606".to_owned()), ..config.clone() }, None)
+    };
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let found = |path: &Path| {
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    let listener = owned(uid, gid).unwrap();
+    assert_eq!(found(&path), (uid, gid, 0o606));
+    drop(listener);
+    // Only root may give files away.
+    match owned(65532, 65533) {
+        Ok(_) => assert_eq!((uid, found(&path)), (0, (65532, 65533, 0o606))),
+        Err(error) => {
+            assert!(matches!(&error, BindError::GiveAway { remedy, .. } if remedy.contains("CAP_CHOWN")), "{error}");
+            assert!(uid != 0 && !path.exists(), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_kubernetes_listener_is_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubernetes = |address: &str| Config { face: FaceName::Kubernetes, ..config(address) };
+    let refused = Listener::bind(&kubernetes("127.0.0.1:0"), None).unwrap_err();
+    assert!(matches!(refused, BindError::NotUnix(_)));
+    assert!(refused.to_string().contains("write \"unix:/path\""), "{refused}");
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(matches!(Listener::bind(&kubernetes("systemd:kms"), Some(tcp.into())), Err(BindError::NotUnix(_))));
+    let unix = std::os::unix::net::UnixListener::bind(folder.path().join("kms.sock")).unwrap();
+    assert!(Listener::bind(&kubernetes("systemd:kms"), Some(unix.into())).is_ok());
+    assert!(Listener::bind(&kubernetes(&format!("unix:{}", folder.path().join("own.sock").display())), None).is_ok());
+}
+
+#[test]
 fn addresses_that_cannot_be_had_say_what_to_do() {
     let taken = Listener::bind(&loopback(), None).unwrap();
     let again = Listener::bind(&config(&taken.local_address().to_string()), None).unwrap_err();

@@ -4,10 +4,14 @@
 
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/provider.rs"]
+mod provider;
 #[path = "semantics/schedules.rs"]
 mod schedules;
 #[path = "semantics/sharing.rs"]
 mod sharing;
+#[path = "semantics/versions.rs"]
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;

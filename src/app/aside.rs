@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{BEAT, Error, adopted, bind_error, runtime_error};
-use crate::admin::{self, Health};
+use crate::admin::{self, Desk, Health};
 use crate::config::Address;
 use crate::listener::{self, Listener};
 use crate::serve::control;
@@ -21,7 +21,7 @@ use crate::upstream::local::Local;
 /// What is served beside the data path, by another runtime on another thread.
 pub(super) struct Sockets {
     pub(super) observer: Option<std::net::TcpListener>,
-    pub(super) admin: Option<Listener>,
+    pub(super) admin: Option<(Listener, Arc<Desk>)>,
     pub(super) steering: Option<(Listener, Arc<Local>)>,
 }
 
@@ -39,8 +39,8 @@ impl Sockets {
                 if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
                     tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
                 }
-                if let Some(listener) = self.admin {
-                    let answer = |_| async { admin::no_such_command() };
+                if let Some((listener, desk)) = self.admin {
+                    let answer = move |request| Arc::clone(&desk).answer(request);
                     tasks.spawn(admin::control(listener, answer, stop.clone()));
                 }
                 if let Some((listener, local)) = self.steering {

@@ -18,6 +18,7 @@ use crate::config::{self, Address, Plan, Sources};
 use crate::kms::Action;
 use crate::systemd::Inherited;
 use crate::tls::authority::Authority;
+use crate::upstream::local::DEFAULT_ALIAS;
 
 /// What `kmsproxy dev` and `kmsproxy emulator` were told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +40,14 @@ pub struct Options {
 pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Result<(), Error> {
     let wrong = |error: io::Error| Error::Config(format!("{}: {error}", options.state_dir.display()));
     let state = State::prepare(&options.state_dir).map_err(wrong)?;
-    state.write_config(options).map_err(wrong)?;
+    state.write_config(options, mode).map_err(wrong)?;
     let house = House::build(state.plan()?, environment, mode)?;
     let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
     let key_id = local.ensure_default_key().map_err(runtime_error)?.as_str().to_owned();
     let steering = super::private("control", &Address::Unix(state.control_socket()), &mut Inherited::take(&|_| None))?;
     let address = house.addresses().into_iter().next().map(|(_, address)| address).unwrap_or_default();
     let metrics_address = house.metrics_address().map(|address| address.to_string()).unwrap_or_default();
-    let ready = Ready { state: &state, address, key_id, metrics_address };
+    let ready = Ready { state: &state, mode, address, key_id, metrics_address };
     let announcement = if options.json { ready.json().to_string() } else { ready.instructions() };
     house.run(environment, Some(steering), || super::print(&announcement))
 }
@@ -117,6 +118,18 @@ impl State {
         self.dir.join("control.sock")
     }
 
+    /// Where `kmsproxy status` asks.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
+    }
+
+    /// Where kube-apiserver may ask; not in the emulator.
+    #[must_use]
+    pub fn kubernetes_socket(&self) -> PathBuf {
+        self.dir.join("kms.sock")
+    }
+
     /// Where the embedded KMS keeps its keys.
     #[must_use]
     pub fn kms_dir(&self) -> PathBuf {
@@ -128,7 +141,7 @@ impl State {
     }
 
     /// The configuration of this daemon, written out: an example to start from, and read back like any other.
-    fn write_config(&self, options: &Options) -> io::Result<()> {
+    fn write_config(&self, options: &Options, mode: Mode) -> io::Result<()> {
         let text = format!(
             r#"# Written anew at each start of `kmsproxy dev` or `kmsproxy emulator`.
 [upstream.local]
@@ -151,7 +164,10 @@ allow = [{{ actions = {actions}, keys = ["*"] }}]
 
 [metrics]
 address = "127.0.0.1:0"
-"#,
+
+[admin]
+address = "unix:{admin}"
+{kubernetes}"#,
             kms = self.kms_dir().display(),
             latency = options.kms_latency.as_millis(),
             listen = options.listen,
@@ -159,8 +175,32 @@ address = "127.0.0.1:0"
             key = self.key_file().display(),
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
+            admin = self.admin_socket().display(),
+            kubernetes = match mode {
+                Mode::Cached => self.kubernetes_config(),
+                Mode::Straight => String::new(),
+            },
         );
         write_private(&self.config_file(), text.as_bytes())
+    }
+
+    fn kubernetes_config(&self) -> String {
+        format!(
+            r#"
+[[listener]]
+name = "kubernetes"
+face = "kubernetes"
+address = "unix:{}"
+upstream = "local"
+key = "{DEFAULT_ALIAS}"
+
+[[caller]]
+name = "kubernetes"
+listener = "kubernetes"
+allow = [{{ actions = ["Decrypt", "Encrypt"], keys = ["*"] }}]
+"#,
+            self.kubernetes_socket().display(),
+        )
     }
 
     fn plan(&self) -> Result<Plan, Error> {
@@ -194,6 +234,8 @@ address = "127.0.0.1:0"
 pub struct Ready<'a> {
     /// The files.
     pub state: &'a State,
+    /// The daemon or the emulator.
+    pub mode: Mode,
     /// Where the Alibaba Cloud face listens.
     pub address: String,
     /// A key that may be used.
@@ -206,15 +248,20 @@ impl Ready<'_> {
     /// One machine-readable line.
     #[must_use]
     pub fn json(&self) -> Value {
-        json!({
+        let mut line = json!({
             "address": self.address,
             "ca_file": self.state.ca_file(),
             "access_key_id": ACCESS_KEY_ID,
             "secret_file": self.state.secret_file(),
             "key_id": self.key_id,
             "metrics_address": self.metrics_address,
+            "admin_socket": self.state.admin_socket(),
             "control_address": format!("unix:{}", self.state.control_socket().display()),
-        })
+        });
+        if self.mode == Mode::Cached {
+            line["kubernetes_socket"] = json!(self.state.kubernetes_socket());
+        }
+        line
     }
 
     /// What a newcomer pastes, for each client. Names files that hold secrets; shows none.
@@ -236,6 +283,7 @@ kmsproxy listens on https://{address}   (Ctrl-C stops it)
   CA          {ca}
   metrics     http://{metrics}/metrics
   control     curl --unix-socket {control} http://localhost/keys
+  status      kmsproxy status --socket {admin}
 
 Python SDK, aliyun-python-sdk-kms:
   from aliyunsdkcore.client import AcsClient
@@ -270,8 +318,32 @@ ack-kms-plugin:
 "#,
             metrics = self.metrics_address,
             control = control.display(),
+            admin = self.state.admin_socket().display(),
         );
+        if self.mode == Mode::Cached {
+            text.push_str(&self.kubernetes_instructions());
+        }
         text
+    }
+
+    fn kubernetes_instructions(&self) -> String {
+        format!(
+            r#"
+kube-apiserver, --encryption-provider-config=FILE (apiVersion: v1 and --feature-gates=KMSv1=true for KMS v1):
+  apiVersion: apiserver.config.k8s.io/v1
+  kind: EncryptionConfiguration
+  resources:
+    - resources: [secrets]
+      providers:
+        - kms:
+            apiVersion: v2
+            name: kmsproxy
+            endpoint: unix://{}
+            timeout: 3s
+        - identity: {{}}
+"#,
+            self.state.kubernetes_socket().display(),
+        )
     }
 }
 

@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::fault::Fault;
 use crate::kms::{Decrypt, KeyId, KeyVersion};
 use crate::lease::{Epoch, Standing};
-use crate::ledger::{Mark, Scope};
+use crate::ledger::{Dek, Mark, Scope};
 use crate::policy::Release;
 use crate::seal::Sealed;
 use crate::secret::Secret;
@@ -22,7 +22,7 @@ pub struct Entry {
     pub(super) mark: Mark,
     pub(super) epoch: Epoch,
     pub(super) sealed: Sealed,
-    pub(super) version: KeyVersion,
+    pub(super) dek: Arc<Dek>,
     pub(super) call: Decrypt,
     pub(super) sent: Moment,
     pub(super) expires: Moment,
@@ -47,8 +47,14 @@ impl Entry {
 
     /// The version of that key.
     #[must_use]
-    pub const fn version(&self) -> &KeyVersion {
-        &self.version
+    pub fn version(&self) -> &KeyVersion {
+        self.dek.version()
+    }
+
+    /// The DEK, which outlives the entry that a refresh replaces.
+    #[must_use]
+    pub const fn dek(&self) -> &Arc<Dek> {
+        &self.dek
     }
 
     /// The scope it lives by.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// An address to listen on, as the configuration writes it.
@@ -11,6 +12,9 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `unix:/run/kmsproxy/ack.sock`, absolute and at most 107 bytes (`sockaddr_un`).
     Unix(PathBuf),
+    /// `unix:@ack`, in the network namespace's table of names: at most 107 bytes, printable. It has no permissions;
+    /// whoever is in that namespace can connect.
+    Abstract(String),
     /// `systemd:ack`: the inherited socket of that `FileDescriptorName=`.
     Systemd(String),
 }
@@ -21,6 +25,9 @@ impl Address {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if let Some(name) = text.strip_prefix("unix:@") {
+            return abstract_name(name);
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(Path::new(path));
         }
@@ -36,7 +43,7 @@ impl Address {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix(_) | Self::Systemd(_) => true,
+            Self::Unix(_) | Self::Abstract(_) | Self::Systemd(_) => true,
         }
     }
 }
@@ -46,14 +53,24 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
             Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }
 
+fn abstract_name(name: &str) -> Result<Address, &'static str> {
+    let good = !name.is_empty() && name.len() <= PATH_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if good { Ok(Address::Abstract(name.to_owned())) } else { Err("names no abstract socket") }
+}
+
 fn unix(path: &Path) -> Result<Address, &'static str> {
     if !path.is_absolute() {
         return Err("names a socket without an absolute path");
+    }
+    // `unix:///@name` is how an EncryptionConfiguration writes an abstract socket; here it would be a file.
+    if path.parent() == Some(Path::new("/")) && path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"@")) {
+        return Err("names a file at the root that begins with @; an abstract socket is written \"unix:@NAME\"");
     }
     if path.as_os_str().len() > PATH_BYTES_MAX {
         return Err("names a socket with a path of more than 107 bytes");
@@ -62,10 +79,9 @@ fn unix(path: &Path) -> Result<Address, &'static str> {
 }
 
 /// How addresses are written, for remedies.
-pub(super) const FORMS: &str =
-    "write an address and a port (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\" or \"systemd:NAME\"";
+pub(super) const FORMS: &str = "write an address and a port (\"127.0.0.1:8443\"), \"unix:/run/kmsproxy/NAME.sock\", \"unix:@NAME\" or \"systemd:NAME\"";
 
-// `sun_path` has 108 bytes, the last of them a zero.
+// `sun_path` has 108 bytes; the last of a path and the first of an abstract name is a zero.
 const PATH_BYTES_MAX: usize = 107;
 // systemd's limit for FileDescriptorName=.
 const NAME_BYTES_MAX: usize = 255;
@@ -76,16 +92,29 @@ mod tests {
 
     #[test]
     fn each_form_reads_and_prints_back() {
-        for text in ["127.0.0.1:8443", "[::1]:0", "unix:/run/kmsproxy/ack.sock", "systemd:ack"] {
+        for text in ["127.0.0.1:8443", "[::1]:0", "unix:/run/kmsproxy/ack.sock", "unix:@ack", "systemd:ack"] {
             assert_eq!(Address::parse(text).map(|address| address.to_string()), Ok(text.to_owned()));
         }
     }
 
     #[test]
     fn what_would_have_to_be_guessed_is_refused() {
-        for text in ["localhost:8443", "8443", "", "unix:ack.sock", "unix:@ack", "systemd:", "systemd:a:b"] {
+        for text in [
+            "localhost:8443",
+            "8443",
+            "",
+            "unix:ack.sock",
+            "unix:@",
+            "unix:@a b",
+            "unix:/@ack",
+            "unix:///@ack",
+            "systemd:",
+            "systemd:a:b",
+        ] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
+        assert!(Address::parse(&format!("unix:@{}", "a".repeat(107))).is_ok());
+        assert!(Address::parse(&format!("unix:@{}", "a".repeat(108))).is_err());
         assert!(Address::parse(&format!("unix:/{}", "a".repeat(107))).is_err());
     }
 }

@@ -3,12 +3,13 @@
 use crate::auth::{CallerName, Entry, Identity};
 use crate::claim::ListenerName;
 use crate::config::address::Address;
-use crate::config::check::{Reference, name};
+use crate::config::check::{Reference, is_alias, name};
 use crate::config::key::Key;
 use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
 use crate::config::nearest::nearest;
-use crate::config::plan::{CallerPlan, ListenerPlan};
+use crate::config::plan::{CallerPlan, FacePlan, ListenerPlan};
+use crate::config::provider::useless;
 use crate::config::raw::{Caller, Config};
 use crate::kms::Action;
 use crate::policy::Rule;
@@ -20,6 +21,8 @@ pub(super) fn callers(
     machine: &Machine<'_>,
     findings: &mut Findings,
 ) -> Vec<CallerPlan> {
+    // A caller that could not be read may be the one that is missed below.
+    let unread = findings.within(&Key::of(["caller"]));
     let mut plans: Vec<CallerPlan> = Vec::new();
     for (index, caller) in &config.callers {
         let key = Key::of(["caller"]).then(index);
@@ -40,6 +43,9 @@ pub(super) fn callers(
         plans.push(CallerPlan { entry, share: caller.share.clone(), allow: caller.allow.clone() });
     }
     lonely(config, listeners, findings);
+    if !unread {
+        useless(config, listeners, findings);
+    }
     plans
 }
 
@@ -61,8 +67,18 @@ fn identity(
     machine: &Machine<'_>,
     findings: &mut Findings,
 ) -> Option<Identity> {
-    let tcp = listener.is_some_and(|plan| matches!(plan.address, Address::Tcp(_)));
+    let provider = listener.is_some_and(|plan| matches!(plan.face, FacePlan::Kubernetes(_)));
+    // A provider on TCP is a mistake of the listener's, told there.
+    let tcp = !provider && listener.is_some_and(|plan| matches!(plan.address, Address::Tcp(_)));
     match (&caller.access_key, &caller.certificate_name, caller.uid) {
+        (Some(_), None, None) if provider => {
+            unproven("access_key", "kube-apiserver signs nothing", key, findings);
+            None
+        }
+        (None, Some(_), None) if provider => {
+            unproven("certificate_name", "kube-apiserver shows no certificate", key, findings);
+            None
+        }
         (Some(access_key), None, None) => {
             let key = key.then("access_key");
             if access_key.id.is_empty() {
@@ -90,7 +106,7 @@ fn identity(
             Some(Identity::Unix { uid })
         }
         (None, None, None) => {
-            anonymous(caller, listener, tcp, key, findings);
+            anonymous(caller, listener, key, findings);
             Some(Identity::Listener)
         }
         _ => {
@@ -111,20 +127,35 @@ fn user(uid: u32, tcp: bool, key: &Key, findings: &mut Findings) {
     }
 }
 
-fn anonymous(caller: &Caller, listener: Option<&ListenerPlan>, tcp: bool, key: &Key, findings: &mut Findings) {
+/// Notes a proof that a provider's caller cannot give.
+fn unproven(setting: &str, problem: &str, key: &Key, findings: &mut Findings) {
+    let remedy = "remove it: then whoever reaches the socket is this caller; or write uid = …";
+    findings.add(&key.then(setting), problem, remedy);
+}
+
+fn anonymous(caller: &Caller, listener: Option<&ListenerPlan>, key: &Key, findings: &mut Findings) {
     // An access key with a secret in it was cut out on reading: that mistake has been told.
-    if tcp && !findings.within(key) {
-        let problem =
-            format!("nothing proves who it is: the listener `{}` is TCP, which anybody can reach", caller.listener);
-        findings.add(
-            key,
-            problem,
-            "add access_key = { id = …, secret_file = … } or certificate_name, or use a unix: address",
-        );
-    }
-    if listener.and_then(|plan| plan.mode).is_some_and(|mode| mode & 0o007 != 0) {
-        let problem = "whoever reaches the socket is this caller, and the socket's mode lets everybody reach it";
-        findings.add(key, problem, "write mode = \"0660\" at the listener, or add uid or access_key");
+    let Some(plan) = listener.filter(|_| !findings.within(&key.then("access_key"))) else { return };
+    let proof = match plan.face {
+        FacePlan::Aliyun => "uid or access_key",
+        FacePlan::Kubernetes(_) => "uid",
+    };
+    match (&plan.address, &plan.face) {
+        (Address::Tcp(_), FacePlan::Aliyun) => {
+            let problem =
+                format!("nothing proves who it is: the listener `{}` is TCP, which anybody can reach", caller.listener);
+            let remedy = "add access_key = { id = …, secret_file = … } or certificate_name, or use a unix: address";
+            findings.add(key, problem, remedy);
+        }
+        (Address::Abstract(_), _) => {
+            let problem = "nothing proves who it is: an abstract socket has no permissions, anybody can reach it";
+            findings.add(key, problem, format!("add {proof}, or listen on a unix:/path with a mode"));
+        }
+        (Address::Unix(_), _) if plan.mode.is_some_and(|mode| mode & 0o007 != 0) => {
+            let problem = "whoever reaches the socket is this caller, and the socket's mode lets everybody reach it";
+            findings.add(key, problem, format!("write mode = \"0660\" at the listener, or add {proof}"));
+        }
+        (Address::Tcp(_) | Address::Unix(_) | Address::Systemd(_), _) => {}
     }
 }
 
@@ -164,11 +195,6 @@ fn allowed(rule: &Rule, key: &Key, findings: &mut Findings) {
         let problem = format!("{} is about the whole account and not about these keys", action.name());
         findings.add(key, problem, "give it a line of its own with keys = [\"*\"]");
     }
-}
-
-fn is_alias(name: &str) -> bool {
-    let resource = if name.starts_with("acs:kms:") { name.rsplit(':').next().unwrap_or(name) } else { name };
-    resource.starts_with("alias/")
 }
 
 /// Notes listeners that nobody may use.

@@ -84,6 +84,12 @@ pub(super) fn name(name: &str, key: &Key, findings: &mut Findings) {
     }
 }
 
+/// Whether it names an alias, in an ARN or not.
+pub(super) fn is_alias(name: &str) -> bool {
+    let resource = if name.starts_with("acs:kms:") { name.rsplit(':').next().unwrap_or(name) } else { name };
+    resource.starts_with("alias/")
+}
+
 /// Shows a length of time as the configuration writes it.
 pub(super) fn shown(span: Duration) -> String {
     let signed = jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX);

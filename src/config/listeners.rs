@@ -7,8 +7,9 @@ use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
 use crate::config::nearest::nearest;
 use crate::config::plan::ListenerPlan;
+use crate::config::provider::face;
 use crate::config::raw::{Config, Kms};
-use crate::listener;
+use crate::listener::{self, FaceName};
 
 /// Checks every listener that could be read; each comes with its place in the configuration.
 pub(super) fn listeners(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Vec<(Key, ListenerPlan)> {
@@ -29,10 +30,14 @@ pub(super) fn listeners(config: &Config, machine: &Machine<'_>, findings: &mut F
         }
         refers(config, listener, &key, findings);
         limits(config, listener, &key, findings);
-        certificates(listener, &key, machine, findings);
+        if listener.face != FaceName::Kubernetes {
+            certificates(listener, &key, machine, findings);
+        }
+        let face = face(listener, &key, findings);
         let Some(address) = address(listener, &key, machine, findings) else { continue };
         let mode = mode(listener, &address, &key, findings);
-        plans.push((key, ListenerPlan { address, mode, config: listener.clone() }));
+        ownership(listener, &address, &key, machine, findings);
+        plans.push((key, ListenerPlan { address, mode, face, config: listener.clone() }));
     }
     plans
 }
@@ -84,29 +89,41 @@ fn address(listener: &listener::Config, key: &Key, machine: &Machine<'_>, findin
         }
     };
     directory(&address, &key, machine, findings);
-    if let (Address::Tcp(_), None) = (&address, &listener.tls) {
-        match (listener.insecure, address.is_local()) {
-            (true, true) => {}
-            (false, true) => findings.add(
-                &key,
-                "TCP without TLS: keys would cross it in clear, readable by anything with CAP_NET_RAW",
-                "add tls = { certificate_file = …, key_file = … }, use a unix: address, or write insecure = true",
-            ),
-            (_, false) => findings.add(
-                &key,
-                "TCP without TLS that other machines can reach",
-                "add tls = { certificate_file = …, key_file = … }, or listen on 127.0.0.1",
-            ),
+    if matches!(address, Address::Tcp(_)) {
+        match listener.face {
+            FaceName::Aliyun if listener.tls.is_none() => plain(listener.insecure, address.is_local(), &key, findings),
+            FaceName::Aliyun => {}
+            FaceName::Kubernetes => {
+                let remedy = "write \"unix:/run/kmsproxy/NAME.sock\", \"unix:@NAME\" or \"systemd:NAME\"";
+                findings.add(&key, "kube-apiserver connects to unix sockets only", remedy);
+            }
         }
     }
     Some(address)
+}
+
+/// Notes TCP without TLS, but for loopback with the operator's word for it.
+fn plain(insecure: bool, local: bool, key: &Key, findings: &mut Findings) {
+    match (insecure, local) {
+        (true, true) => {}
+        (false, true) => findings.add(
+            key,
+            "TCP without TLS: keys would cross it in clear, readable by anything with CAP_NET_RAW",
+            "add tls = { certificate_file = …, key_file = … }, use a unix: address, or write insecure = true",
+        ),
+        (_, false) => findings.add(
+            key,
+            "TCP without TLS that other machines can reach",
+            "add tls = { certificate_file = …, key_file = … }, or listen on 127.0.0.1",
+        ),
+    }
 }
 
 fn mode(listener: &listener::Config, address: &Address, key: &Key, findings: &mut Findings) -> Option<u32> {
     let text = listener.mode.as_deref()?;
     let key = key.then("mode");
     if !matches!(address, Address::Unix(_)) {
-        findings.add(&key, "only a unix: address has a mode", "remove it (systemd: SocketMode=)");
+        findings.add(&key, "only a unix:/path address has a mode", "remove it (systemd: SocketMode=)");
         return None;
     }
     match u32::from_str_radix(text, 8) {
@@ -117,3 +134,45 @@ fn mode(listener: &listener::Config, address: &Address, key: &Key, findings: &mu
         }
     }
 }
+
+/// Checks who shall own the socket file. The listener looks the numbers up.
+fn ownership(
+    listener: &listener::Config,
+    address: &Address,
+    key: &Key,
+    machine: &Machine<'_>,
+    findings: &mut Findings,
+) {
+    let settings = [("owner", "user", &listener.owner), ("group", "group", &listener.group)];
+    for (setting, kind, written) in settings {
+        let (key, Some(text)) = (key.then(setting), written.as_deref()) else { continue };
+        if !matches!(address, Address::Unix(_)) {
+            let problem =
+                format!("only a unix:/path address has {} {setting}", if kind == "user" { "an" } else { "a" });
+            findings.add(&key, problem, "remove it (systemd: SocketUser=, SocketGroup=)");
+        } else if is_number(text) {
+            // -1 is how chown(2) is told to change nothing.
+            if text.parse::<u32>().is_ok_and(|number| number != u32::MAX) {
+                continue;
+            }
+            findings.add(&key, format!("is no number of a {kind}"), format!("write the {kind}'s name or number"));
+        } else if is_account(text) {
+            noted(if kind == "user" { machine.user(text) } else { machine.group(text) }, &key, findings);
+        } else {
+            findings.add(&key, format!("is no name of a {kind}"), format!("write the {kind}'s name or number"));
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What useradd(8) takes, and the names that directories of users add to it.
+fn is_account(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@' | b'\\');
+    let starts = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    starts && text.len() <= ACCOUNT_BYTES_MAX && text.strip_suffix('$').unwrap_or(text).bytes().all(good)
+}
+
+const ACCOUNT_BYTES_MAX: usize = 255;

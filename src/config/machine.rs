@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Group, User};
 use rustix::fs::OFlags;
 
 use crate::config::environment::Environment;
@@ -99,6 +100,31 @@ impl<'m> Machine<'m> {
             return Err((format!("{shown} is not a regular file"), "correct the path".to_owned()));
         }
         Ok((file, metadata))
+    }
+
+    /// Whether this machine has a user of that name. Of a machine that a root plays nothing is known: any name will do.
+    pub(super) fn user(&self, name: &str) -> Result<(), Wrong> {
+        self.account("user", name, || User::from_name(name).map(|user| user.is_some()))
+    }
+
+    /// As [`Machine::user`], for a group.
+    pub(super) fn group(&self, name: &str) -> Result<(), Wrong> {
+        self.account("group", name, || Group::from_name(name).map(|group| group.is_some()))
+    }
+
+    fn account(&self, kind: &str, name: &str, find: impl FnOnce() -> nix::Result<bool>) -> Result<(), Wrong> {
+        if self.root.is_some() {
+            return Ok(());
+        }
+        match find() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err((format!("there is no {kind} `{name}` here"), format!("create it, or write the {kind}'s number")))
+            }
+            Err(error) => {
+                Err((format!("the {kind} `{name}` cannot be looked up: {error}"), format!("write the {kind}'s number")))
+            }
+        }
     }
 
     /// The directory that is to hold `path`.

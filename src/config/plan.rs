@@ -11,7 +11,7 @@ use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::raw::Kms;
 use crate::guard;
 use crate::lease;
-use crate::listener;
+use crate::listener::{self, Provider};
 use crate::policy::Rule;
 
 /// A configuration that cannot be wrong any more, as far as can be known without the network.
@@ -52,8 +52,20 @@ pub struct ListenerPlan {
     pub address: Address,
     /// `config.mode`, parsed: the permission bits of a unix socket.
     pub mode: Option<u32>,
+    /// What is spoken on it.
+    pub face: FacePlan,
     /// Its settings.
     pub config: listener::Config,
+}
+
+/// A face with what it alone needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FacePlan {
+    /// Alibaba Cloud KMS OpenAPI.
+    Aliyun,
+    /// The Kubernetes KMS provider API. The listener's address is then a unix or an inherited socket without TLS, and
+    /// its callers prove themselves by the listener or by uid.
+    Kubernetes(Provider),
 }
 
 /// One caller.

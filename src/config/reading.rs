@@ -15,6 +15,7 @@ use crate::config::key::{Key, Origin, Place};
 use crate::config::mistake::Findings;
 use crate::config::nearest::nearest;
 use crate::config::piece::{self, unknown};
+use crate::config::provider;
 use crate::config::raw::{Caller, Config, Kms, Named, Upstream};
 
 /// Reads the layers: the file, then `KMSPROXY_*`, then `overrides` (each `key.path=value`). `None` where the file cannot
@@ -145,6 +146,7 @@ fn config(mut whole: Dict, findings: &mut Findings) -> Config {
     let listeners = items(&mut whole, "listener", findings);
     config.named = Named { listeners: names(&listeners), ..config.named };
     config.listeners = pieces("listener", listeners, findings);
+    config.listeners.values_mut().for_each(provider::fill);
     config.callers = pieces::<Caller>("caller", items(&mut whole, "caller", findings), findings);
     config.cache = section(&mut whole, "cache", findings);
     config.metrics = section(&mut whole, "metrics", findings);

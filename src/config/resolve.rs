@@ -52,12 +52,18 @@ fn metrics(config: &Config, findings: &mut Findings) -> Option<SocketAddr> {
     None
 }
 
-fn admin(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Option<Address> {
+/// The control socket.
+pub(super) fn admin(config: &Config, machine: &Machine<'_>, findings: &mut Findings) -> Option<Address> {
     let key = Key::of(["admin", "address"]);
     match Address::parse(config.admin.address.as_deref()?) {
         Ok(Address::Tcp(_)) => {
             let remedy = "write \"unix:/run/kmsproxy/admin.sock\" or \"systemd:admin\"";
             findings.add(&key, "control over TCP is refused: there the kernel does not say who asks", remedy);
+            None
+        }
+        Ok(Address::Abstract(_)) => {
+            let problem = "control over an abstract socket is refused: it has no permissions";
+            findings.add(&key, problem, "write \"unix:/run/kmsproxy/admin.sock\" or \"systemd:admin\"");
             None
         }
         Ok(address) => {
@@ -83,7 +89,7 @@ fn distinct(all: &[(Key, Option<Address>)], findings: &mut Findings) -> Vec<(Soc
                 findings.add(key, format!("{address} is that of {other} already"), "give each its own address");
             }
             (Address::Tcp(address), _) => places.push((*address, findings.origin().place(key))),
-            (Address::Unix(_) | Address::Systemd(_), _) => {}
+            (Address::Unix(_) | Address::Abstract(_) | Address::Systemd(_), _) => {}
         }
     }
     places

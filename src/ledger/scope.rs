@@ -37,6 +37,7 @@ pub struct Scope {
     name: ScopeName,
     terms: Terms,
     entries: AtomicUsize,
+    watchers: AtomicUsize,
     inner: RwLock<Inner>,
 }
 
@@ -68,6 +69,7 @@ impl Scope {
             name: name.clone(),
             terms,
             entries: AtomicUsize::new(0),
+            watchers: AtomicUsize::new(0),
             inner: RwLock::new(inner),
         })
     }
@@ -108,15 +110,17 @@ impl Scope {
         Ok(Kept { epoch: inner.lease.epoch(), sealed })
     }
 
-    /// As [`Scope::keep`], where there is nothing to keep: a probe succeeded.
+    /// As [`Scope::keep`], where there is nothing to keep: a probe with `sample` succeeded.
     ///
     /// # Errors
     /// [`Stale`] where the scope was closed since.
-    pub fn renew(&self, asked: Asked) -> Result<(), Stale> {
+    pub fn renew(&self, asked: Asked, sample: Decrypt) -> Result<(), Stale> {
         let mut inner = self.write();
         let before = inner.lease.standing(asked.sent, &self.terms);
         inner.lease.consent(asked, &self.terms)?;
         self.note(&before);
+        inner.probe_due = asked.sent + jittered(self.terms.probe);
+        inner.sample = Some(sample);
         Ok(())
     }
 
@@ -165,6 +169,13 @@ impl Scope {
     pub fn mark(self: &Arc<Self>) -> Mark {
         self.entries.fetch_add(1, Ordering::Relaxed);
         Mark(Arc::clone(self))
+    }
+
+    /// Has the scope probed, whether or not anything is kept in it, until the result is dropped.
+    #[must_use]
+    pub fn watch(self: Arc<Self>) -> Watching {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watching(self)
     }
 
     fn note(&self, before: &Standing) {
@@ -221,7 +232,8 @@ impl Scope {
     }
 
     pub(super) fn take_probe(self: &Arc<Self>, now: Moment) -> Option<Probe> {
-        if self.entries() == 0 || !self.renewable() {
+        let idle = self.entries() == 0 && self.watchers.load(Ordering::Relaxed) == 0;
+        if idle || !self.renewable() {
             return None;
         }
         let mut inner = self.write();
@@ -283,6 +295,24 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         self.0.entries.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Held by whoever wants a scope probed although nothing is kept in it.
+#[derive(Debug)]
+pub struct Watching(Arc<Scope>);
+
+impl Watching {
+    /// The scope.
+    #[must_use]
+    pub const fn scope(&self) -> &Arc<Scope> {
+        &self.0
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
-use super::{BindError, Socket};
+use super::{BindError, Ownership, Socket};
 
 /// Where to listen, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ enum Std {
 }
 
 impl Bound {
-    pub(super) fn bind(address: &Address, mode: Mode, privacy: Privacy) -> Result<Self, BindError> {
+    pub(super) fn bind(address: &Address, mode: Mode, owner: Ownership, privacy: Privacy) -> Result<Self, BindError> {
         let failed = |error: io::Error| failed(address, error);
         let socket = match address {
             Address::Inherited(_) => return Err(BindError::NotInherited(address.clone())),
@@ -148,9 +148,11 @@ impl Bound {
             }
             Address::Abstract(name) => {
                 let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(io::Error::from);
-                Std::Unix(bind_unix(&name.map_err(failed)?, mode).map_err(failed)?)
+                let socket = bind_unix(&name.map_err(failed)?, mode).map_err(failed)?;
+                listen(&socket, QUEUE).map_err(io::Error::from).map_err(failed)?;
+                Std::Unix(socket.into())
             }
-            Address::File(path) => Std::Unix(bind_file(address, path, mode)?),
+            Address::File(path) => Std::Unix(bind_file(address, path, mode, owner)?),
         };
         let file = if let Address::File(path) = address { Some(path.clone()) } else { None };
         Ok(Self { address: socket.address().map_err(failed)?, socket, file })
@@ -237,8 +239,8 @@ impl Drop for Acceptor {
 }
 
 /// Binds a socket file. One that nobody listens on any more is replaced; the folder is locked meanwhile, so that two
-/// daemons that start at once do not replace each other's.
-fn bind_file(address: &Address, path: &Path, mode: Mode) -> Result<UnixListener, BindError> {
+/// daemons that start at once do not replace each other's. It listens when everything about it is as it shall be.
+fn bind_file(address: &Address, path: &Path, mode: Mode, owner: Ownership) -> Result<UnixListener, BindError> {
     let failed = |error: io::Error| failed(address, error);
     let name = SocketAddrUnix::new(path).map_err(io::Error::from).map_err(failed)?;
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -252,8 +254,11 @@ fn bind_file(address: &Address, path: &Path, mode: Mode) -> Result<UnixListener,
         Err(error) => return Err(failed(error)),
     }
     let socket = bind_unix(&name, mode).map_err(failed)?;
-    fs::set_permissions(path, Permissions::from_mode(mode.as_raw_mode())).map_err(failed)?;
-    Ok(socket)
+    // The owner last: whoever gives a file away can set its permissions no more.
+    let set = fs::set_permissions(path, Permissions::from_mode(mode.as_raw_mode())).map_err(failed);
+    set.and_then(|()| owner.apply(path)).inspect_err(|_| drop(fs::remove_file(path)))?;
+    listen(&socket, QUEUE).map_err(io::Error::from).map_err(failed)?;
+    Ok(socket.into())
 }
 
 /// Never waits for ever: whoever can read the folder could hold its lock.
@@ -276,13 +281,12 @@ fn abandoned(name: &SocketAddrUnix) -> io::Result<bool> {
     }
 }
 
-fn bind_unix(name: &SocketAddrUnix, mode: Mode) -> io::Result<UnixListener> {
+fn bind_unix(name: &SocketAddrUnix, mode: Mode) -> io::Result<OwnedFd> {
     let socket = unix_socket()?;
     // Before bind: the file is born with at most these permissions, whatever the umask.
     fchmod(socket.as_fd(), mode)?;
     bind(&socket, name)?;
-    listen(&socket, QUEUE)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn unix_socket() -> io::Result<OwnedFd> {

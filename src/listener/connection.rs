@@ -1,25 +1,24 @@
-//! One connection, from handshake to close, and the time it may take for each part.
+//! One connection, from accept to close: what its socket tells of the other end, and the time it may take for each
+//! part, whatever is spoken on it.
 
+mod http1;
+mod http2;
 mod stream;
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+pub(super) use self::http1::Http1;
+pub use self::http2::Answer;
+pub(super) use self::http2::Http2;
 use self::stream::{Stream, Transport};
 use super::Limits;
 use super::crowd::{Member, Order, Place};
@@ -41,16 +40,27 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
+/// A connection whose other end is known, and which may speak.
+#[derive(Debug)]
+pub(super) struct Opened {
+    stream: Stream,
+    peer: Arc<Peer>,
+    member: Arc<Member>,
+    limits: Limits,
+}
+
+/// What is spoken on a connection.
+pub(super) trait Protocol: Clone + Send + Sync + 'static {
+    /// Why a conversation ended before its time. Carries no bytes of a request.
+    type Error: std::error::Error;
+
+    /// Serves a connection until it ends, is told to, or takes too long.
+    fn converse(self, opened: Opened) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
 /// Serves one connection until it ends, is told to, or takes too long. Never fails: what went wrong with one peer is
 /// nobody else's affair.
-pub(super) async fn serve<S, F, B>(socket: Socket, place: Place, terms: Arc<Terms>, service: S)
-where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Send + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+pub(super) async fn serve<P: Protocol>(socket: Socket, place: Place, terms: Arc<Terms>, protocol: P) {
     let (member, limits) = (place.member(), terms.limits);
     let opened = tokio::select! {
         opened = timeout(limits.handshake, open(socket, &terms)) => opened.ok().flatten(),
@@ -59,74 +69,17 @@ where
     let Some((transport, peer)) = opened else {
         return;
     };
-    let peer = Arc::new(peer);
     member.expect();
     let stream = Stream::new(transport, Arc::clone(member), limits.stall);
-    let old = Instant::now() + limits.age;
-    let answer = service_fn(|request| {
-        let (busy, answering) = (member.begin(), service(Arc::clone(&peer), request));
-        async move {
-            let mut response = answering.await;
-            if Instant::now() >= old {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            drop(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let http = http().serve_connection(TokioIo::new(stream), answer);
-    let mut http = pin!(http);
-    let mut told = pin!(member.told());
-    let mut timer = pin!(sleep_until(due(member, &limits)));
-    let ended = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = http.as_mut().poll(cx) {
-                return Poll::Ready(Some(ended));
-            }
-            match obey(member) {
-                Obedience::Close => return Poll::Ready(None),
-                Obedience::Finish => http.as_mut().graceful_shutdown(),
-                Obedience::Carry => {}
-            }
-            if overdue(timer.as_mut(), member, &limits, cx) {
-                return Poll::Ready(None);
-            }
-            if told.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            told.set(member.told());
-        }
-    })
-    .await;
-    if let Some(Err(error)) = ended {
-        // Only the kind of failure: hyper's errors carry no bytes of the request.
+    let opened = Opened { stream, peer: Arc::new(peer), member: Arc::clone(member), limits };
+    if let Err(error) = protocol.converse(opened).await {
         tracing::debug!(listener = terms.listener.as_str(), %error, "connection ended");
     }
 }
 
-enum Obedience {
-    Carry,
-    Close,
-    Finish,
-}
-
-fn obey(member: &Member) -> Obedience {
-    match member.order() {
-        Order::Stay => Obedience::Carry,
-        Order::Yield if member.busy() => {
-            member.stay();
-            Obedience::Carry
-        }
-        Order::Yield if member.hearing() => Obedience::Close,
-        Order::Yield | Order::Leave => Obedience::Finish,
-        Order::Cut => Obedience::Close,
-    }
-}
-
-/// Whether what the connection is doing takes too long. The timer is set anew only when it fires: what is due moves
-/// with every request, and mostly away.
-fn overdue(mut timer: Pin<&mut Sleep>, member: &Member, limits: &Limits, cx: &mut Context<'_>) -> bool {
-    let due = due(member, limits);
+/// Whether `due` has come. The timer is set anew only when it fires: what is due moves with every request, and mostly
+/// away.
+fn overdue(mut timer: Pin<&mut Sleep>, due: Instant, cx: &mut Context<'_>) -> bool {
     if due < timer.deadline() {
         timer.as_mut().reset(due);
     }
@@ -137,24 +90,6 @@ fn overdue(mut timer: Pin<&mut Sleep>, member: &Member, limits: &Limits, cx: &mu
         timer.as_mut().reset(due);
     }
     false
-}
-
-fn due(member: &Member, limits: &Limits) -> Instant {
-    let span = match (member.busy(), member.hearing()) {
-        (true, _) => limits.request,
-        (false, true) => limits.head,
-        (false, false) => limits.idle,
-    };
-    member.since() + span
-}
-
-fn http() -> http1::Builder {
-    let mut http = http1::Builder::new();
-    // hyper's own timeout makes no difference between an idle connection and half a head; ours does. Its
-    // `pipeline_flush` would be a little faster, but keeps an answer back for as long as anything is unread: half a
-    // next request, a body that was refused, the rest of a head that was too long.
-    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false).half_close(false);
-    http
 }
 
 /// Shakes hands and finds out what the socket tells of the other end. `None` where the handshake failed.
@@ -196,6 +131,3 @@ fn accepted<T>(terms: &Terms, handshake: std::io::Result<T>) -> Option<T> {
 fn certificate_names(session: &ServerConnection) -> Arc<[Box<str>]> {
     session.peer_certificates().and_then(<[_]>::first).map_or_else(|| [].into(), tls::names)
 }
-
-/// Bytes of a request's head: clients of Alibaba Cloud put up to 32 KiB of query into it. Over it, hyper answers 431.
-const HEAD_MAX: usize = 64 * 1024;

@@ -1,7 +1,7 @@
 //! Everyone who is connected, and a word with each of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Crowd {
     fn make_room(&self) {
         let members = locked(&self.members);
         let idle = members.values().filter(|member| !member.busy() && member.order() == Order::Stay);
-        if let Some(longest) = idle.min_by_key(|member| member.since.load(Ordering::Relaxed)) {
+        if let Some(longest) = idle.min_by_key(|member| member.since()) {
             longest.tell(Order::Yield);
         }
     }
@@ -70,7 +70,7 @@ pub(super) enum Order {
     Stay,
     /// Close, unless a request is in flight.
     Yield,
-    /// Close, after the request in flight.
+    /// Close, after the requests in flight.
     Leave,
     /// Close.
     Cut,
@@ -101,10 +101,13 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Member {
     began: Instant,
-    /// Milliseconds from `began` to the last change between idle, hearing and busy.
+    /// Milliseconds from `began` to the last change between idle and busy.
     since: AtomicU64,
-    busy: AtomicBool,
+    /// Requests in flight: with HTTP/1.1 at most one.
+    busy: AtomicUsize,
     hearing: AtomicBool,
+    /// Milliseconds from `began` to when it began to hear.
+    heard: AtomicU64,
     order: AtomicU8,
     told: Notify,
 }
@@ -115,37 +118,44 @@ impl Member {
         let member = Self {
             began,
             since: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
             hearing,
+            heard: AtomicU64::new(0),
             order: AtomicU8::new(Order::Stay as u8),
             told: Notify::new(),
         };
-        member.stamp();
+        member.expect();
         member
     }
 
     /// Bytes came in. The first after an answer begin a new request.
     pub(super) fn heard(&self) {
         if !self.busy() && !self.hearing.swap(true, Ordering::Relaxed) {
-            self.stamp();
+            self.stamp(&self.heard);
         }
     }
 
-    /// A request is in flight until the result is dropped.
+    /// What came in was whole, and no request.
+    pub(super) fn overheard(&self) {
+        self.hearing.store(false, Ordering::Relaxed);
+    }
+
+    /// One more request is in flight until the result is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.busy.store(true, Ordering::Relaxed);
-        self.stamp();
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.stamp(&self.since);
         Busy(Arc::clone(self))
     }
 
     /// From now on, what is heard counts from here.
     pub(super) fn expect(&self) {
         self.hearing.store(true, Ordering::Relaxed);
-        self.stamp();
+        self.stamp(&self.since);
+        self.stamp(&self.heard);
     }
 
     pub(super) fn busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
+        self.busy.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a request has begun to come in, or is overdue to.
@@ -153,8 +163,10 @@ impl Member {
         self.hearing.load(Ordering::Relaxed)
     }
 
+    /// Since when it does what it does.
     pub(super) fn since(&self) -> Instant {
-        self.began + Duration::from_millis(self.since.load(Ordering::Relaxed))
+        let stamp = if self.hearing() && !self.busy() { &self.heard } else { &self.since };
+        self.began + Duration::from_millis(stamp.load(Ordering::Relaxed))
     }
 
     pub(super) fn order(&self) -> Order {
@@ -183,9 +195,9 @@ impl Member {
         self.told.notify_one();
     }
 
-    fn stamp(&self) {
+    fn stamp(&self, stamp: &AtomicU64) {
         let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since.store(passed, Ordering::Relaxed);
+        stamp.store(passed, Ordering::Relaxed);
     }
 }
 
@@ -195,9 +207,9 @@ pub(super) struct Busy(Arc<Member>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.stamp();
+        self.0.stamp(&self.0.since);
         self.0.hearing.store(false, Ordering::Relaxed);
-        self.0.busy.store(false, Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::Semaphore;
 
-use super::{Hosts, screen, wiped};
+use super::{Hosts, Limits, screen, wiped};
 use crate::auth::{Caller, CallerName, Door};
 use crate::claim::Peer;
 use crate::clock::{Clock, Deadline};
@@ -33,21 +33,20 @@ pub struct Face<R> {
     requests: Requests,
 }
 
-/// What one listener gives a request, and how many requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From the head of a request to its answer.
-    pub timeout: Duration,
-    /// Requests at a time; one more is refused at once, as throttled.
-    pub in_flight: usize,
-}
-
 impl<R: Respond> Face<R> {
     /// A face before `respond`, for callers whom `door` admits.
     #[must_use]
     pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, limits: Limits) -> Self {
         let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
-        Self { respond, door, clock, hosts, limits, places, requests: Requests::of("aliyun") }
+        Self {
+            respond,
+            door,
+            clock,
+            hosts,
+            limits,
+            places,
+            requests: Requests::of("aliyun", &Action::ALL.map(Action::name)),
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
@@ -118,7 +117,7 @@ impl<R: Respond> Face<R> {
 
     /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
     fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
-        self.requests.record(seen.action, outcome, took);
+        self.requests.record(seen.action.map(Action::name), outcome, took);
         tracing::debug!(
             listener = peer.listener.as_str(),
             caller = seen.caller.as_ref().map(CallerName::as_str),

@@ -367,7 +367,8 @@ fn outcome<T>(result: &Result<T, Fault>) -> &'static str {
     result.as_ref().map_or_else(|fault| fault.kind().label(), |_| OK)
 }
 
-const DEFAULT_ALIAS: &str = "alias/kmsproxy-dev";
+/// The alias of the key that is made where there is none.
+pub const DEFAULT_ALIAS: &str = "alias/kmsproxy-dev";
 
 #[cfg(test)]
 mod tests {

@@ -41,7 +41,7 @@ fn readable(process: &Running, file: &str) -> bool {
 }
 
 /// As ourselves, or where we are root, who may read everything, as somebody else.
-fn as_user(mut command: Command) -> Command {
+pub(super) fn as_user(mut command: Command) -> Command {
     if rustix::process::geteuid().is_root() {
         command.uid(user()).gid(user());
     }
@@ -49,7 +49,7 @@ fn as_user(mut command: Command) -> Command {
     command
 }
 
-fn user() -> u32 {
+pub(super) fn user() -> u32 {
     let own = rustix::process::geteuid();
     if own.is_root() { NOBODY_IN_PARTICULAR } else { own.as_raw() }
 }

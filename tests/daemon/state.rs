@@ -24,9 +24,11 @@ async fn only_the_owner_reads_the_state_and_no_key_is_in_it_in_clear() {
     let expected = [
         ("", 0o700),
         ("access-key.secret", 0o600),
+        ("admin.sock", 0o600),
         ("ca.pem", 0o644),
         ("control.sock", 0o600),
         ("kms", 0o700),
+        ("kms.sock", 0o660),
         ("kms/keys.sealed", 0o600),
         ("kms/root.key", 0o600),
         ("kmsproxy.toml", 0o600),
@@ -34,8 +36,12 @@ async fn only_the_owner_reads_the_state_and_no_key_is_in_it_in_clear() {
         ("server.key", 0o600),
         ("server.pem", 0o644),
     ];
-    // Certificates are for everyone; how far everyone gets is the umask's affair, and the directory's.
-    let masked = |(path, mode): (&str, u32)| (path.to_owned(), mode & !umask());
+    // Certificates are for everyone; how far everyone gets is the umask's affair, and the directory's. A socket's mode is
+    // what the configuration says.
+    let masked = |(path, mode): (&str, u32)| {
+        let mode = if path.ends_with(".sock") { mode } else { mode & !umask() };
+        (path.to_owned(), mode)
+    };
     assert_eq!(modes, expected.map(masked).into_iter().collect());
 
     let dek = base64(made["Plaintext"].as_str().unwrap());

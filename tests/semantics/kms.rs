@@ -106,6 +106,10 @@ impl Kms {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
+    pub(crate) fn rotate_back(&self) {
+        self.version.fetch_sub(1, Ordering::SeqCst);
+    }
+
     pub(crate) fn describe_as_disabled(&self, disabled: bool) {
         self.describes_disabled.store(disabled, Ordering::SeqCst);
     }

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::listener::crowd::Member;
 
-/// Every kind of connection, as one type: hyper is compiled once.
+/// Every kind of connection, as one type: hyper and h2 are compiled once.
 #[derive(Debug)]
 pub(super) enum Transport {
     Tcp(TcpStream),

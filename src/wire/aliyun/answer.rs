@@ -7,12 +7,13 @@ use http::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{blob, refusal};
+use super::refusal;
 use crate::fault::{Fault, Kind};
 use crate::kms::{
     Action, Answer, Ciphertext, DataKey, Decrypted, Document, Encrypted, KeyId, KeyState, KeyVersion, Reply, RequestId,
 };
 use crate::secret::Secret;
+use crate::wire::base64;
 
 /// The JSON body of a 200.
 #[must_use]
@@ -113,7 +114,7 @@ fn key(id: &str, version: &str) -> Option<(KeyId, KeyVersion)> {
 }
 
 fn ciphertext(text: &str) -> Option<Ciphertext> {
-    blob::decode(text).filter(|bytes| !bytes.is_empty()).map(Ciphertext::new)
+    base64::decode(text.as_bytes()).filter(|bytes| !bytes.is_empty()).map(Ciphertext::new)
 }
 
 fn answer(request_id: &str, reply: Reply) -> Option<Answer> {
@@ -167,7 +168,7 @@ struct Confidential<'b>(#[serde(borrow)] Cow<'b, str>);
 
 impl Confidential<'_> {
     fn secret(self) -> Option<Secret> {
-        let plaintext = blob::decode(&self.0).map(Secret::new);
+        let plaintext = base64::decode(self.0.as_bytes()).map(Secret::new);
         if let Cow::Owned(text) = self.0 {
             drop(Secret::new(text.into_bytes()));
         }
@@ -182,12 +183,12 @@ impl Object {
     fn with_room(reply: &Reply) -> Self {
         let blobs = match reply {
             Reply::DataKey(reply) => {
-                blob::encoded_len(reply.ciphertext.bytes())
-                    + reply.plaintext.as_ref().map_or(0, |plaintext| blob::encoded_len(plaintext.expose()))
+                base64::encoded_len(reply.ciphertext.bytes())
+                    + reply.plaintext.as_ref().map_or(0, |plaintext| base64::encoded_len(plaintext.expose()))
             }
-            Reply::Decrypted(reply) => blob::encoded_len(reply.plaintext.expose()),
+            Reply::Decrypted(reply) => base64::encoded_len(reply.plaintext.expose()),
             Reply::Document(_) => DOCUMENT_BYTES,
-            Reply::Encrypted(reply) => blob::encoded_len(reply.ciphertext.bytes()),
+            Reply::Encrypted(reply) => base64::encoded_len(reply.ciphertext.bytes()),
         };
         Self(Vec::with_capacity(blobs + REST_BYTES))
     }
@@ -205,7 +206,7 @@ impl Object {
     fn blob(&mut self, name: &str, bytes: &[u8]) {
         self.name(name);
         self.0.push(b'"');
-        blob::put(bytes, &mut self.0);
+        base64::put(bytes, &mut self.0);
         self.0.push(b'"');
     }
 

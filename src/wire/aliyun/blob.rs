@@ -1,37 +1,10 @@
-//! Binary values: standard base64, padded, without line breaks, in its one canonical spelling.
+//! Binary values in a query or a form: base64, percent-encoded.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroize;
 
 use super::escape::{Layer, Sink, escape};
-
-/// Decodes `text` into a buffer of exactly the right size; `None` where it is not canonical base64.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let padding = text.bytes().rev().take(2).take_while(|&byte| byte == b'=').count();
-    let mut bytes = vec![0; text.len() / 4 * 3 - padding];
-    let written = STANDARD.decode_slice(text, &mut bytes).ok();
-    if written == Some(bytes.len()) {
-        return Some(bytes);
-    }
-    bytes.zeroize();
-    None
-}
-
-/// The length of the base64 of `bytes`.
-pub(super) const fn encoded_len(bytes: &[u8]) -> usize {
-    bytes.len().div_ceil(3) * 4
-}
-
-/// Appends the base64 of `bytes`, encoding in place.
-pub(super) fn put(bytes: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + encoded_len(bytes), 0);
-    STANDARD.encode_slice(bytes, &mut out[start..]).expect("room was made for the encoded length");
-}
 
 /// Puts the percent-encoded base64 of `bytes`, without a copy of the whole anywhere.
 pub(super) fn put_escaped(bytes: &[u8], sink: &mut impl Sink) {
@@ -49,31 +22,13 @@ const CHUNK_BYTES: usize = 96;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_length_comes_back_in_a_buffer_without_slack() {
-        for length in 0..200_usize {
-            let bytes = vec![0xA5; length];
-            let mut text = Vec::new();
-            put(&bytes, &mut text);
-            assert_eq!(text.len(), encoded_len(&bytes));
-            let decoded = decode(std::str::from_utf8(&text).unwrap()).unwrap();
-            assert_eq!((decoded.capacity(), decoded), (length, bytes));
-        }
-    }
-
-    #[test]
-    fn only_the_canonical_spelling_is_accepted() {
-        for text in ["QQ", "QQ=", "QR==", "QQ==\n", "Q Q=", "-_8=", "QQ==QQ==", "=", "====", "Q==="] {
-            assert_eq!(decode(text), None, "{text:?}");
-        }
-    }
+    use crate::wire::base64;
 
     #[test]
     fn the_escaped_form_of_a_long_blob_is_that_of_its_base64() {
         let bytes = [0xFB; 301];
         let (mut whole, mut expected, mut escaped) = (Vec::new(), Vec::new(), Vec::new());
-        put(&bytes, &mut whole);
+        base64::put(&bytes, &mut whole);
         escape(&whole, Layer::Once, &mut expected);
         put_escaped(&bytes, &mut escaped);
         assert_eq!(escaped, expected);

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
+use super::context;
 use super::parameters::Parameters;
-use super::{blob, context};
 use crate::fault::{Fault, Kind};
 use crate::kms::{
     Action, Call, Ciphertext, Context, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, KeyName, Read,
 };
 use crate::secret::Secret;
+use crate::wire::base64;
 
 /// Reads the call `action`, whose name is matched exactly, as every name of the API is.
 pub(super) fn decode(action: &str, parameters: &Parameters<'_>) -> Result<Call, Fault> {
@@ -76,7 +77,7 @@ impl<'r> Fields<'_, 'r> {
 
     fn blob(&mut self, name: &str) -> Result<Vec<u8>, Fault> {
         let text = self.required(name)?;
-        let bytes = blob::decode(&text);
+        let bytes = base64::decode(text.as_bytes());
         if let Cow::Owned(text) = text {
             drop(Secret::new(text.into_bytes()));
         }

@@ -1,0 +1,68 @@
+//! The doors of the house: each a listener and the face behind it.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::answering::Answering;
+use crate::claim::Peer;
+use crate::engine::Following;
+use crate::listener::Listener;
+use crate::serve::{aliyun, kubernetes};
+
+/// One listener with its face. (A door is what admits callers.)
+pub(super) struct Entrance {
+    pub(super) name: String,
+    pub(super) listener: Listener,
+    pub(super) face: Face,
+}
+
+/// What is spoken behind a door.
+pub(super) enum Face {
+    Aliyun(aliyun::Face<Answering>),
+    Kubernetes(kubernetes::Face<Following>),
+}
+
+/// Opens every door, until `stop`.
+pub(super) fn open(doors: Vec<Entrance>, stop: &CancellationToken) -> TaskTracker {
+    let listening = TaskTracker::new();
+    for Entrance { name, listener, face } in doors {
+        info!(listener = name, address = %listener.local_address(), "listening");
+        let stop = stop.clone();
+        listening.spawn(async move {
+            let served = match face {
+                Face::Aliyun(face) => serve_aliyun(listener, face, stop).await,
+                Face::Kubernetes(face) => serve_kubernetes(listener, face, stop).await,
+            };
+            if let Err(error) = served {
+                error!(listener = name, %error, "the listener's socket failed");
+            }
+        });
+    }
+    listening
+}
+
+async fn serve_aliyun(listener: Listener, face: aliyun::Face<Answering>, stop: CancellationToken) -> io::Result<()> {
+    let face = Arc::new(face);
+    let service = move |peer: Arc<Peer>, request| {
+        let face = Arc::clone(&face);
+        async move { face.serve(request, &peer).await }
+    };
+    listener.run(service, stop).await
+}
+
+async fn serve_kubernetes(
+    listener: Listener,
+    face: kubernetes::Face<Following>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let face = Arc::new(face);
+    let service = move |peer: Arc<Peer>, request| {
+        let face = Arc::clone(&face);
+        async move { face.serve(request, &peer).await }
+    };
+    listener.run_http2(service, stop).await
+}
