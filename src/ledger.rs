@@ -180,8 +180,10 @@ impl Ledger {
     /// Ends the leases of `key` in every context, and wipes the keys that seal what it unwrapped.
     pub fn refuse(&self, key: &KeyId, fault: &Fault) {
         let next = self.close();
-        // So that the refusal is known also where nothing was ever kept.
-        drop(self.scope(key, None));
+        // So that the refusal is known also where nothing was ever kept; names that callers make up find an end.
+        if self.scopes.read().unwrap_or_else(PoisonError::into_inner).len() < SCOPES_MAX {
+            drop(self.scope(key, None));
+        }
         for scope in self.all().iter().filter(|scope| scope.key() == key) {
             scope.refuse(fault, next);
         }

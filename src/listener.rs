@@ -3,6 +3,7 @@
 mod address;
 mod connection;
 mod crowd;
+mod face;
 mod ownership;
 mod patience;
 mod provider;
@@ -27,6 +28,7 @@ pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
+pub use self::face::FaceName;
 use self::ownership::Ownership;
 use self::patience::Patience;
 pub use self::provider::Provider;
@@ -93,16 +95,6 @@ pub struct Config {
     /// How long a request may take, from its head to its answer.
     #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub timeout: Duration,
-}
-
-/// A dialect that a listener can speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaceName {
-    /// Alibaba Cloud KMS OpenAPI, RPC style.
-    Aliyun,
-    /// The Kubernetes KMS provider API over gRPC, on unix sockets only: kube-apiserver knows no others.
-    Kubernetes,
 }
 
 impl Config {
