@@ -1,6 +1,6 @@
 //! The messages of KMS v1, as prost reads and writes them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -32,12 +32,12 @@ pub(crate) struct EncryptResponse {
 }
 
 /// `message` in gRPC's envelope.
-pub(crate) fn framed(message: &impl Message) -> Bytes {
-    let mut frame = BytesMut::with_capacity(5 + message.encoded_len());
+pub(crate) fn framed(message: &impl Message) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(5 + message.encoded_len());
     frame.put_u8(0);
     frame.put_u32(u32::try_from(message.encoded_len()).unwrap());
     message.encode(&mut frame).unwrap();
-    frame.freeze()
+    frame
 }
 
 pub(crate) fn unframed<M: Message + Default>(frame: &[u8]) -> M {

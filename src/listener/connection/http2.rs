@@ -4,6 +4,7 @@
 //! second task, and the answers of one turn in one write.
 
 mod authority;
+mod bell;
 #[cfg(test)]
 mod blocks;
 mod call;
@@ -21,6 +22,7 @@ use h2::{Error, RecvStream};
 use http::Request;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use self::bell::Bell;
 pub use self::call::Answer;
 use self::call::call;
 use self::screen::Screen;
@@ -54,9 +56,10 @@ where
         };
         let mut told = pin!(member.told());
         let mut timer = pin!(sleep_until(stay.due()));
-        poll_fn(|cx| {
+        let bell = Bell::new();
+        let mut poll = |cx: &mut Context<'_>| {
             loop {
-                if let Poll::Ready(ended) = turn(&mut http, &mut calls, &begin, cx) {
+                if let Poll::Ready(ended) = turn(&mut http, &mut calls, &begin, &bell, cx) {
                     return Poll::Ready(ended);
                 }
                 let step = stay.obey().or_else(|| overdue(timer.as_mut(), stay.due(), cx).then(|| stay.tire()));
@@ -67,8 +70,8 @@ where
                     None => told.set(member.told()),
                 }
             }
-        })
-        .await
+        };
+        poll_fn(|cx| bell.attend(cx, &mut poll)).await
     }
 }
 
@@ -78,9 +81,11 @@ fn turn<C: Future<Output = ()>>(
     http: &mut Connection<Screen<Stream>, Bytes>,
     calls: &mut FuturesUnordered<C>,
     begin: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> C,
+    bell: &Bell,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Error>> {
     loop {
+        bell.hush();
         // Writes what is to be written, and reads, before it is pending.
         while let Poll::Ready(accepted) = http.poll_accept(cx) {
             let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };

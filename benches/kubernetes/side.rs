@@ -1,0 +1,105 @@
+//! One provider's calls, alone and while another provider of the same daemon floods, or has its key refused.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::load::{self, Ask, Deks, Flood, Target};
+use crate::process::{self, text};
+use crate::table::Table;
+
+/// In turns: alone, beside a flood of writes, alone, beside a flood of reads under a refused key. The KMS takes 20 ms.
+pub(crate) fn by_side(rounds: usize, span: Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let (_kms, kms) = process::emulator(dir.path());
+    let loud_key = process::steer(&kms, "POST", "/keys", r#"{"alias":"alias/loud"}"#);
+    let _daemon = process::serve(dir.path(), &config(&kms, text(&loud_key, "key_id"), dir.path()));
+    let target = |name| {
+        let socket = dir.path().join(format!("{name}.sock"));
+        Target { name, deks: Deks::encrypt(&socket, DEKS), socket }
+    };
+    let (calm, loud) = (target("calm"), target("loud"));
+    process::steer(&kms, "PUT", "/behaviour", r#"{"latency":"20ms"}"#);
+    let mut floods = Table::new("flooded", "alone");
+    let mut refusals = Table::new("refused", "alone");
+    for round in 0..rounds {
+        println!("round {} of {rounds}", round + 1);
+        measure(&mut floods, "alone", &calm, span);
+        let told = beside(&loud, Flood::Writes, || measure(&mut floods, "flooded", &calm, span));
+        println!("  the flood: {} calls answered, {} refused", told.0, told.1);
+        measure(&mut refusals, "alone", &calm, span);
+        let key = text(&loud_key, "key_id");
+        process::steer(&kms, "POST", &format!("/keys/{key}/disable"), "");
+        let told = beside(&loud, Flood::Reads, || measure(&mut refusals, "refused", &calm, span));
+        println!("  under the refused key: {} calls answered, {} refused", told.0, told.1);
+        process::steer(&kms, "POST", &format!("/keys/{key}/enable"), "");
+    }
+    println!("\nanother provider floods the KMS with Encrypts, 256 at a time:");
+    floods.print();
+    println!("\nanother provider's key is disabled, and it asks for 2,000 Decrypts a second:");
+    refusals.print();
+}
+
+fn measure(table: &mut Table, condition: &str, calm: &Target, span: Duration) {
+    let hits = load::open(calm, Ask::Hits, HITS_PER_SECOND, span);
+    let writes = load::open(calm, Ask::Writes, WRITES_PER_SECOND, span);
+    table.add("1,000 hits a second, p50 µs", condition, hits.percentile(0.50));
+    table.add("1,000 hits a second, p99 µs", condition, hits.percentile(0.99));
+    table.add("100 Encrypts a second, p50 µs", condition, writes.percentile(0.50));
+    table.add("100 Encrypts a second, p99 µs", condition, writes.percentile(0.99));
+}
+
+/// Measures while a thread of its own floods.
+fn beside(loud: &Target, flood: Flood, measure: impl FnOnce()) -> (u64, u64) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| load::flood(loud, flood, &stop));
+        std::thread::sleep(SETTLING);
+        measure();
+        stop.store(true, Ordering::Relaxed);
+        flooding.join().unwrap()
+    })
+}
+
+fn config(kms: &Value, loud_key: &str, dir: &Path) -> String {
+    let listener = |name: &str, alias: &str, key: &str| {
+        format!(
+            r#"
+[[listener]]
+name = "{name}"
+face = "kubernetes"
+address = "unix:{dir}/{name}.sock"
+upstream = "kms"
+key = "{alias}"
+[[caller]]
+name = "{name}"
+listener = "{name}"
+allow = [{{ actions = ["Encrypt"], keys = ["{alias}"] }}, {{ actions = ["Decrypt"], keys = ["{key}"] }}]
+"#,
+            dir = dir.display()
+        )
+    };
+    format!(
+        r#"
+[upstream.kms]
+kind = "aliyun"
+endpoint = "https://{address}"
+ca_file = "{ca}"
+credentials = {{ source = "file", id = "{id}", secret_file = "{secret}" }}
+{calm}{loud}"#,
+        address = text(kms, "address"),
+        ca = text(kms, "ca_file"),
+        id = text(kms, "access_key_id"),
+        secret = text(kms, "secret_file"),
+        calm = listener("calm", "alias/kmsproxy-dev", text(kms, "key_id")),
+        loud = listener("loud", "alias/loud", loud_key),
+    )
+}
+
+const DEKS: usize = 1000;
+const HITS_PER_SECOND: f64 = 1000.0;
+const WRITES_PER_SECOND: f64 = 100.0;
+/// For the flood to fill what it can fill.
+const SETTLING: Duration = Duration::from_millis(300);
