@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,9 +21,11 @@ use crate::ledger::{Dek, Kept, Ledger, Scope};
 use crate::policy::Permit;
 
 mod entry;
+mod index;
 
 use entry::ByEntry;
 pub use entry::{Closed, Entry};
+use index::Index;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -47,6 +50,7 @@ impl Default for Config {
 /// The cache of one daemon, shared by its upstreams.
 pub struct Cache {
     parts: Box<[moka::sync::Cache<Fingerprint, Arc<Entry>>]>,
+    index: Arc<Index>,
     shares: HashMap<CallerName, usize>,
     failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
     keyed: Hmac<Sha256>,
@@ -74,10 +78,11 @@ impl Cache {
         let distinct: BTreeSet<_> = shares.iter().cloned().collect();
         let count = distinct.len().max(1);
         let share = (config.capacity / count as u64).max(1);
-        let parts = (0..count).map(|_| part(share)).collect();
+        let index = Arc::new(Index::new());
+        let parts = (0..count).map(|_| part(share, &index)).collect();
         let shares = distinct.into_iter().enumerate().map(|(part, share)| (share, part)).collect();
         let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_AGE_MAX).build();
-        Ok(Self { parts, shares, failures, keyed, max_age: config.max_age })
+        Ok(Self { parts, index, shares, failures, keyed, max_age: config.max_age })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -112,8 +117,13 @@ impl Cache {
 
     /// The entry of `fingerprint`, whether or not it may be served.
     #[must_use]
-    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
-        self.part(fingerprint).get(fingerprint)
+    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Arc<Entry>> {
+        let entry = self.index.get(fingerprint)?;
+        if entry.told(now) {
+            // For what it notes of it: that somebody wanted this one.
+            let _ = self.part(fingerprint).get(fingerprint);
+        }
+        Some(entry)
     }
 
     /// Keeps the plaintext of a successful `Decrypt` and renews the lease of its scope by it.
@@ -136,8 +146,11 @@ impl Cache {
                 sent: fill.asked.sent,
                 expires: fill.asked.sent + age,
                 refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
+                told: AtomicU64::default(),
             };
-            self.part(&fill.fingerprint).insert(fill.fingerprint, Arc::new(entry));
+            let entry = Arc::new(entry);
+            self.index.put(Arc::clone(&entry));
+            self.part(&fill.fingerprint).insert(fill.fingerprint, entry);
         }
         self.failures.invalidate(&fill.fingerprint);
         Ok(Filled { scope, epoch, dek })
@@ -145,7 +158,7 @@ impl Cache {
 
     /// The DEK that is there already, where this is a refresh of it: that nobody asked for it stays known.
     fn dek(&self, ledger: &Ledger, fill: &Fill<'_>) -> Arc<Dek> {
-        let before = self.part(&fill.fingerprint).get(&fill.fingerprint).map(|entry| Arc::clone(entry.dek()));
+        let before = self.index.get(&fill.fingerprint).map(|entry| Arc::clone(entry.dek()));
         let same = before.filter(|dek| dek.key() == fill.key && dek.version() == fill.version);
         same.unwrap_or_else(|| ledger.versions().dek(fill.key, fill.version))
     }
@@ -195,13 +208,13 @@ impl Cache {
         self.max_age
     }
 
-    /// How many entries there are, about.
+    /// How many entries there are. For a moment after a flood, more than the capacity: moka lets go a little later.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.parts.iter().map(moka::sync::Cache::entry_count).sum()
+        self.index.len() as u64
     }
 
-    /// Whether there are none, about.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -248,12 +261,14 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-fn part(capacity: u64) -> moka::sync::Cache<Fingerprint, Arc<Entry>> {
+fn part(capacity: u64, index: &Arc<Index>) -> moka::sync::Cache<Fingerprint, Arc<Entry>> {
+    let index = Arc::clone(index);
     moka::sync::Cache::builder()
         .max_capacity(capacity)
         .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
         .expire_after(ByEntry)
-        .eviction_listener(|_, _, cause| {
+        .eviction_listener(move |_, entry, cause| {
+            index.remove(&entry);
             if cause == moka::notification::RemovalCause::Size {
                 metrics::counter!(crate::metrics::EVICTIONS).increment(1);
             }
@@ -353,6 +368,59 @@ mod tests {
             let cache = Cache::new(&Config::default(), &[]).unwrap();
             prop_assert_eq!(of(&cache, &one) == of(&cache, &other), one == other);
         }
+    }
+
+    const CAPACITY: u64 = 100;
+
+    /// Keeps what the KMS answered for `blob`, for the first caller of a cache for two.
+    fn keep(cache: &Cache, ledger: &Ledger, blob: u32) -> Fingerprint {
+        let ciphertext = Ciphertext::new(blob.to_be_bytes().to_vec());
+        let call = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };
+        let fingerprint = cache.fingerprint("kms", &CallerName::new("a"), &call);
+        let (key, version) = (KeyId::new("key"), KeyVersion::new("1"));
+        let fill =
+            Fill { fingerprint, call: &call, asked: ledger.ask(), key: &key, version: &version, plaintext: b"DEK" };
+        cache.keep(ledger, &fill).unwrap();
+        fingerprint
+    }
+
+    fn kept() -> (Cache, Ledger) {
+        let config = Config { capacity: 2 * CAPACITY, ..Config::default() };
+        let clock = Arc::new(crate::clock::Manual::at(jiff::Timestamp::UNIX_EPOCH));
+        let cache = Cache::new(&config, &[CallerName::new("a"), CallerName::new("b")]).unwrap();
+        (cache, Ledger::new("kms", crate::lease::Terms::default(), clock))
+    }
+
+    #[test]
+    fn what_moka_lets_go_is_found_no_more_and_counts_no_more() {
+        let (cache, ledger) = kept();
+        let fingerprints: Vec<_> = (0..1000).map(|blob| keep(&cache, &ledger, blob)).collect();
+        cache.sweep();
+        assert_eq!(cache.len(), CAPACITY);
+        let found = fingerprints.iter().filter(|fingerprint| cache.index.get(fingerprint).is_some()).count();
+        assert_eq!(found as u64, CAPACITY);
+        assert_eq!(ledger.report(ledger.ask().sent)[0].entries as u64, CAPACITY);
+    }
+
+    #[test]
+    fn a_refresh_takes_the_place_of_what_it_refreshes() {
+        let (cache, ledger) = kept();
+        let first = keep(&cache, &ledger, 1);
+        let before = cache.index.get(&first).unwrap();
+        keep(&cache, &ledger, 1);
+        cache.sweep();
+        let after = cache.index.get(&first).unwrap();
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn moka_is_told_of_the_first_hit_in_each_second() {
+        let (cache, ledger) = kept();
+        let entry = cache.index.get(&keep(&cache, &ledger, 1)).unwrap();
+        let told = [10_100, 10_900, 11_000, 11_999, 12_000]
+            .map(|millis| entry.told(Moment::BOOT + Duration::from_millis(millis)));
+        assert_eq!(told, [true, false, true, false, true]);
     }
 
     #[test]

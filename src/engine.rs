@@ -152,7 +152,7 @@ impl Engine {
     ) -> Result<Option<Answer>, Fault> {
         let now = self.parts.clock.now();
         self.check_drift(now);
-        if let Some(entry) = self.parts.cache.find(permit, fingerprint) {
+        if let Some(entry) = self.parts.cache.find(permit, fingerprint, now) {
             let release = self.parts.policy.release(permit, entry.key())?;
             entry.dek().asked(now);
             match entry.open(&release, now) {
@@ -210,10 +210,10 @@ impl Engine {
     }
 
     async fn fill(self: Arc<Self>, permit: Permit, fingerprint: Fingerprint, call: Decrypt, why: Purpose) -> Landing {
-        let before = self.parts.cache.find(&permit, &fingerprint);
+        let now = self.parts.clock.now();
+        let before = self.parts.cache.find(&permit, &fingerprint, now);
         if why == Purpose::Want {
             // Whoever looked before an earlier flight landed, and boarded after, finds its answer here.
-            let now = self.parts.clock.now();
             if let Some(entry) = before.as_ref().filter(|entry| entry.fresh(now)) {
                 return Ok(Landed::Kept(Arc::clone(entry)));
             }
