@@ -376,6 +376,46 @@ async fn of_ten_thousand_streams_at_once_few_are_taken_and_the_next_caller_is_se
     }
 }
 
+/// Begins 128 calls that nobody reads yet, with `pieces` small frames of body in each.
+async fn dribble(running: &mut Running, pieces: usize) -> Raw {
+    let mut raw = running.raw().await;
+    for nth in 0..128 {
+        let piece = frame(DATA, 0, nth * 2 + 1, b"x");
+        raw.send(&[frame(HEADERS, END_HEADERS, nth * 2 + 1, &head("/wait")), piece.repeat(pieces)].concat()).await;
+    }
+    for _ in 0..128 {
+        running.arrives("/wait").await;
+    }
+    raw
+}
+
+#[tokio::test]
+async fn bodies_in_small_pieces_on_every_stream_may_lie_unread() {
+    let mut running = Running::start(Limits::default());
+    let mut raw = dribble(&mut running, 4).await;
+    let last: Vec<u8> = (0..128).flat_map(|nth| frame(DATA, END_STREAM, nth * 2 + 1, b"x")).collect();
+    raw.send(&last).await;
+    let mut answered = 0;
+    while answered < 128 {
+        running.release.notify_one();
+        let frame = raw.next_of(HEADERS).await;
+        answered += u32::from(frame.flags & END_STREAM != 0);
+    }
+    raw.begin(257, "/after").await;
+    assert_eq!(raw.answer(257).await, "/after - ");
+}
+
+#[tokio::test]
+async fn bodies_in_very_many_small_pieces_end_their_connection() {
+    let mut running = Running::start(Limits::default());
+    let mut raw = dribble(&mut running, 4).await;
+    for nth in 0..16 {
+        raw.send(&frame(DATA, 0, nth * 2 + 1, b"x")).await;
+    }
+    assert_eq!(raw.closed().await, Some(ENHANCE_YOUR_CALM));
+    running.assert_serves().await;
+}
+
 #[tokio::test]
 async fn a_reset_drops_its_call_and_frees_its_place() {
     let mut running = Running::start(Limits::default());

@@ -179,6 +179,7 @@ fn http() -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_MAX)
         .max_concurrent_reset_streams(RESETS_KEPT)
+        .data_frame_budget(FRAME_COST * FRAMES_UNREAD * STREAMS_MAX as usize)
         .max_pending_accept_reset_streams(RESETS_UNSEEN_MAX)
         .max_local_error_reset_streams(Some(ERRORS_MAX));
     http
@@ -200,6 +201,11 @@ const TABLE_MAX: u32 = 4096;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes of all bodies of a connection that may be under way.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What h2 counts for a small frame of a body that lies unread.
+const FRAME_COST: usize = 256;
+/// Small frames that may lie unread in each stream of a full connection, before the last of it. gRPC sends the five bytes
+/// before a message apart from it at most. Over it, h2 ends the connection with ENHANCE_YOUR_CALM.
+const FRAMES_UNREAD: usize = 4;
 /// Bytes of one answer that h2 takes at a time.
 const SEND_MAX: usize = 64 * 1024;
 /// Streams that we reset and whose late frames are passed over: all that can be open at once.
