@@ -129,7 +129,7 @@ pub(crate) fn open(target: &Target, ask: Ask, per_second: f64, span: Duration) -
     let write = encrypt(&[0x77; 32]);
     loop {
         let elapsed = start.elapsed();
-        let due = (elapsed.min(span).as_secs_f64() * per_second) as usize;
+        let due = (elapsed.min(span).as_secs_f64() * per_second) as usize + 1;
         for line in &mut lines {
             while sent < due && line.has_room(BODY_MAX) {
                 let planned = start + Duration::from_secs_f64(sent as f64 / per_second);

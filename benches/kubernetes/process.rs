@@ -41,13 +41,14 @@ impl Server {
 
 /// kmsproxy in front of the embedded KMS, as it is shipped but for its log.
 pub(crate) fn dev(dir: &Path) -> Server {
-    let (running, ready) = embedded("dev", dir);
+    let (running, ready) = embedded("dev", dir, "0");
     Server { running, socket: text(&ready, "kubernetes_socket").into() }
 }
 
-/// The KMS alone; and what it says of itself.
+/// The KMS alone; and what it says of itself. A real one is on another machine: this one has what processor time the
+/// others leave.
 pub(crate) fn emulator(dir: &Path) -> (Running, Value) {
-    embedded("emulator", dir)
+    embedded("emulator", dir, "19")
 }
 
 /// `kmsproxy serve` with `config`, and the file `secret` beside it.
@@ -55,7 +56,7 @@ pub(crate) fn serve(dir: &Path, config: &str) -> Running {
     let path = dir.join("kmsproxy.toml");
     write(&path, config);
     write(&dir.join("secret"), "localsecret");
-    start(&["serve", "--json", "--log", "warn", "--config", path.to_str().unwrap()]).0
+    start("0", &["serve", "--json", "--log", "warn", "--config", path.to_str().unwrap()]).0
 }
 
 /// The yardstick.
@@ -88,14 +89,19 @@ pub(crate) fn text<'a>(ready: &'a Value, name: &str) -> &'a str {
     ready[name].as_str().unwrap_or_else(|| panic!("{name} in {ready}"))
 }
 
-fn embedded(command: &str, dir: &Path) -> (Running, Value) {
+fn embedded(command: &str, dir: &Path, niceness: &str) -> (Running, Value) {
     let state = dir.join("state");
-    start(&[command, "--json", "--listen", "127.0.0.1:0", "--log", "warn", "--state-dir", state.to_str().unwrap()])
+    let state = state.to_str().unwrap();
+    start(niceness, &[command, "--json", "--listen", "127.0.0.1:0", "--log", "warn", "--state-dir", state])
 }
 
-fn start(arguments: &[&str]) -> (Running, Value) {
-    let mut child =
-        Command::new(env!("CARGO_BIN_EXE_kmsproxy")).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+fn start(niceness: &str, arguments: &[&str]) -> (Running, Value) {
+    let mut child = Command::new("nice")
+        .args(["-n", niceness, env!("CARGO_BIN_EXE_kmsproxy")])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ready = serde_json::from_str(&line).unwrap();

@@ -11,9 +11,9 @@ use super::{Engine, Respond};
 use crate::auth::Caller;
 use crate::chance;
 use crate::clock::{Deadline, Moment};
-use crate::fault::{Fault, Kind, Origin};
+use crate::fault::{Evidence, Fault, Kind, Origin};
 use crate::kms::{Answer, Call, Decrypt, Encrypt, Encrypted, Extra, KeyId, KeyName, KeyVersion};
-use crate::lease::{Asked, Evidence, Standing};
+use crate::lease::{Asked, Standing};
 use crate::ledger::{Scope, Watching};
 use crate::secret::Secret;
 

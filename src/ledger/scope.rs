@@ -186,14 +186,25 @@ impl Scope {
 
     pub(super) fn refuse(&self, fault: &Fault, next: Epoch) {
         let mut inner = self.write();
+        let again = inner.lease.is_refused();
         inner.lease.refuse(fault.clone(), next);
         inner.seal = None;
-        warn!(upstream = &*self.upstream, key = %self.name.key, refusal = %fault, "lease ended: the KMS refused; its DEKs are wiped");
+        drop(inner);
+        let (upstream, key) = (&*self.upstream, &self.name.key);
+        if again {
+            debug!(upstream, %key, refusal = %fault, "the KMS refuses as before");
+        } else {
+            warn!(upstream, %key, refusal = %fault, "lease ended: the KMS refused; its DEKs are wiped");
+        }
     }
 
     pub(super) fn suspend(&self, next: Epoch) {
         self.write().lease.suspend(next);
         info!(upstream = &*self.upstream, key = %self.name.key, "lease suspended");
+    }
+
+    pub(super) fn doubt(&self, next: Epoch, until: Moment) {
+        self.write().lease.doubt(next, until);
     }
 
     /// The KMS did not answer; it is asked again soon, so that two lost probes do not cost a healthy lease.
