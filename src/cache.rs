@@ -14,7 +14,7 @@ use crate::auth::CallerName;
 use crate::chance;
 use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
-use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
+use crate::kms::{Context, Decrypt, KeyId, KeyVersion, RequestId};
 use crate::lease::{Asked, Epoch};
 use crate::ledger::{Dek, Kept, Ledger, Scope};
 use crate::policy::Permit;
@@ -128,6 +128,7 @@ impl Cache {
         if let Some(sealed) = sealed {
             let entry = Entry {
                 fingerprint: fill.fingerprint,
+                source: fill.source.clone(),
                 mark: scope.mark(),
                 epoch,
                 sealed,
@@ -223,6 +224,8 @@ pub struct Fill<'a> {
     pub version: &'a KeyVersion,
     /// The DEK.
     pub plaintext: &'a [u8],
+    /// What the KMS knows the call by.
+    pub source: &'a RequestId,
 }
 
 /// What became of it.
@@ -310,6 +313,7 @@ const fn remembered_for(kind: &Kind) -> Option<Duration> {
         | Kind::Overloaded
         | Kind::StaleTimestamp
         | Kind::TooLarge
+        | Kind::Unaudited
         | Kind::Unauthenticated
         | Kind::UnknownAccessKey
         | Kind::UnknownAction => None,

@@ -270,6 +270,7 @@ impl Evidence {
             | Kind::MissingParameter(_)
             | Kind::Overloaded
             | Kind::TooLarge
+            | Kind::Unaudited
             | Kind::Unauthenticated
             | Kind::UnknownAccessKey
             | Kind::UnknownAction => Self::Nothing,
