@@ -385,7 +385,7 @@ const CASES: &[Case] = &[
     Case {
         was: "capacity = 5",
         is: "capacity = 5\n[audit]\nsink = \"file\"",
-        at: "[audit]",
+        at: "audit]",
         says: "audit: `path` is missing\n  remedy: add path = \"/var/log/kmsproxy/audit.jsonl\"",
     },
     Case {
@@ -423,7 +423,7 @@ const CASES: &[Case] = &[
     Case {
         was: "capacity = 5",
         is: "capacity = 5\n[audit]\nsink = \"journal\"\nsecret_file = \"/etc/kmsproxy/ack.secret\"",
-        at: "[audit]",
+        at: "audit]",
         says: "audit: its secret is shorter than 32 bytes\n  remedy: make one: openssl rand -hex 32",
     },
     Case {

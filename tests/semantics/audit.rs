@@ -146,6 +146,16 @@ async fn promise_12_what_policy_lease_or_kms_refuse_is_recorded_in_a_fixed_word(
     );
 }
 
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds().await {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain");
+}
+
 /// A sink that can be told to fail.
 #[derive(Clone, Default)]
 struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<u8>>>);
@@ -168,9 +178,7 @@ async fn promise_12_nothing_is_released_while_a_required_log_fails_and_what_was_
     world.ask("a", decrypt(b"1")).await.unwrap();
     sink.0.store(true, Ordering::SeqCst);
     // One record finds out that there is no room; from then on none is accepted.
-    while world.ask("a", decrypt(b"1")).await.is_ok() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    until(async || world.ask("a", decrypt(b"1")).await == Err(Kind::Unaudited)).await;
     let calls = world.kms.calls();
     for call in [decrypt(b"1"), decrypt(b"2"), encrypt(), generate()] {
         assert_eq!(world.ask("a", call).await, Err(Kind::Unaudited));
@@ -182,10 +190,7 @@ async fn promise_12_nothing_is_released_while_a_required_log_fails_and_what_was_
     let calls = world.kms.calls();
 
     sink.0.store(false, Ordering::SeqCst);
-    while world.ask("a", decrypt(b"1")).await == Err(Kind::Unaudited) {
-        sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")));
+    until(async || world.ask("a", decrypt(b"1")).await == Ok(Kms::plaintext(b"1"))).await;
     assert_eq!(world.kms.calls(), calls, "what was cached before was kept");
 }
 
