@@ -194,14 +194,20 @@ fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
     let _ = audit.accept(hit()).unwrap();
     until("the second record", || lines(&path) == 2);
 
-    // As logrotate does with copytruncate.
+    // As logrotate does with `create`: another file is there at once.
+    let third = folder.path().join("audit.jsonl.3");
+    fs::rename(&path, &third).unwrap();
+    fs::write(&path, "").unwrap();
+    until("a beginning in the new file", || lines(&path) == 1);
+
+    // As logrotate does with `copytruncate`.
     fs::copy(&path, &copy).unwrap();
     fs::write(&path, "").unwrap();
     until("a new beginning", || lines(&path) == 1);
     let _ = audit.accept(hit()).unwrap();
     audit.close();
-    let report = verified(&[&first, &copy, &path]);
-    assert_eq!((report.verdict, report.records, kinds(&report)), (Verdict::Whole, 8, vec![]));
+    let report = verified(&[&first, &third, &copy, &path]);
+    assert_eq!((report.verdict, report.records, kinds(&report)), (Verdict::Whole, 10, vec![]));
 }
 
 #[test]
