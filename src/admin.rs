@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 /// What the daemon knows of its own health. `live` means that the data path takes turns; `ready` that it listens, is
-/// not draining, and every upstream has credentials. A KMS that is away makes neither untrue: its absence is answered
+/// not draining, every upstream has credentials, and the audit log, where it is required, can be written. A KMS that is away makes neither untrue: its absence is answered
 /// to those who ask for a key, and an orchestrator that restarts us for it would only lose what is cached.
 #[derive(Debug)]
 pub struct Health {
@@ -98,6 +98,9 @@ impl Health {
         }
         if self.draining.load(Ordering::Relaxed) {
             obstacles.push("draining".to_owned());
+        }
+        if self.engines.iter().any(|engine| !engine.is_auditable()) {
+            obstacles.push("the audit log cannot be written".to_owned());
         }
         for engine in self.engines.iter().filter(|engine| engine.identity().is_empty()) {
             obstacles.push(format!("upstream {} has no credentials", engine.ledger().upstream()));

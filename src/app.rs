@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::{Desk, Health};
+use crate::audit::Audit;
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
 use crate::clock::{Clock, Deadline, System};
@@ -34,6 +35,7 @@ use crate::watch::{self, Watch};
 
 mod answering;
 mod aside;
+mod audited;
 mod doors;
 pub mod embedded;
 mod pulse;
@@ -87,6 +89,7 @@ pub struct House {
     observer: Option<std::net::TcpListener>,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
+    audit: Arc<Audit>,
 }
 
 impl House {
@@ -112,6 +115,7 @@ impl House {
             doors: Vec::new(),
             observer: plan.metrics.map(observer).transpose()?,
             admin: None,
+            audit: Audit::off(),
             clock,
             metrics,
             runtime: Builder::new_current_thread().build().map_err(runtime_error)?,
@@ -133,7 +137,8 @@ impl House {
             let name = caller.entry.name.clone();
             (name, Grant { rules: caller.allow.clone(), share: share(caller) })
         });
-        let policy = Policy::new(grants.collect());
+        self.audit = audited::open(plan.audit, &self.clock, mode)?;
+        let policy = Policy::audited(grants.collect(), Arc::clone(&self.audit));
         let entries = plan.callers.into_iter().map(|caller| caller.entry).collect();
         let door = Arc::new(Door::new(entries).map_err(|error| Error::Config(error.to_string()))?);
         let mut answering = HashMap::new();
@@ -247,7 +252,8 @@ impl House {
         steering: Option<Listener>,
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
-        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin } = self;
+        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin, audit } =
+            self;
         let desk = Desk::new(Arc::clone(&clock), engines.clone());
         let health = Health::new(clock, engines.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
@@ -286,8 +292,10 @@ impl House {
             }
             io::Result::Ok(())
         });
-        drained.cancel();
         runtime.shutdown_timeout(Duration::from_secs(1));
+        // Nobody is left who could release anything.
+        audit.close();
+        drained.cancel();
         // It ends by `stop`; a panic there was logged there.
         let _ = aside.join();
         outcome.map_err(runtime_error)

@@ -33,6 +33,12 @@ impl CallerName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name as text, shared.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl fmt::Display for CallerName {
@@ -45,6 +51,7 @@ impl fmt::Display for CallerName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: CallerName,
+    listener: ListenerName,
 }
 
 impl Caller {
@@ -52,6 +59,12 @@ impl Caller {
     #[must_use]
     pub const fn name(&self) -> &CallerName {
         &self.name
+    }
+
+    /// The listener that it came through.
+    #[must_use]
+    pub const fn listener(&self) -> &ListenerName {
+        &self.listener
     }
 }
 
@@ -213,7 +226,7 @@ struct Key {
 impl Roster {
     fn add(&mut self, entry: Entry, replays: &mut HashMap<String, Arc<Mutex<Replays>>>) -> Result<(), EntryError> {
         let Entry { name, listener, identity } = entry;
-        let caller = Caller { name };
+        let caller = Caller { name, listener: listener.clone() };
         let empty = |what| EntryError::Empty { caller: caller.name.clone(), what };
         let first = match identity {
             Identity::AccessKey { id, .. } if id.is_empty() => return Err(empty("access_key.id")),

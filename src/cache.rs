@@ -15,7 +15,7 @@ use crate::auth::CallerName;
 use crate::chance;
 use crate::clock::Moment;
 use crate::fault::{Fault, REMEMBERED_MAX};
-use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
+use crate::kms::{Context, Decrypt, KeyId, KeyVersion, RequestId};
 use crate::lease::{Asked, Epoch};
 use crate::ledger::{Dek, Kept, Ledger, Scope};
 use crate::policy::Permit;
@@ -138,6 +138,7 @@ impl Cache {
         if let Some(sealed) = sealed {
             let entry = Entry {
                 fingerprint: fill.fingerprint,
+                source: fill.source.clone(),
                 mark: scope.mark(),
                 epoch,
                 sealed,
@@ -235,6 +236,8 @@ pub struct Fill<'a> {
     pub version: &'a KeyVersion,
     /// The DEK.
     pub plaintext: &'a [u8],
+    /// What the KMS knows the call by.
+    pub source: &'a RequestId,
 }
 
 /// What became of it.
@@ -337,8 +340,15 @@ mod tests {
         let call = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };
         let fingerprint = cache.fingerprint("kms", &CallerName::new("a"), &call);
         let (key, version) = (KeyId::new("key"), KeyVersion::new("1"));
-        let fill =
-            Fill { fingerprint, call: &call, asked: ledger.ask(), key: &key, version: &version, plaintext: b"DEK" };
+        let fill = Fill {
+            fingerprint,
+            call: &call,
+            asked: ledger.ask(),
+            key: &key,
+            version: &version,
+            plaintext: b"DEK",
+            source: &RequestId::new("r-1"),
+        };
         cache.keep(ledger, &fill).unwrap();
         fingerprint
     }

@@ -13,50 +13,19 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
+use crate::audit::Destination;
+use crate::audit::verify::Verdict;
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
+
+mod exit;
+
+pub use exit::Exit;
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
     run(std::env::args_os(), Environment::of_process()).into()
-}
-
-/// How the process ends. The numbers are those of sysexits.h where it has a fitting one; they are part of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// 0: done, or stopped as asked.
-    Done,
-    /// 64 (`EX_USAGE`): the command line makes no sense.
-    Usage,
-    /// 70 (`EX_SOFTWARE`): it ran, and then could not go on.
-    Runtime,
-    /// 75 (`EX_TEMPFAIL`): somebody else listens on the address; trying again later may help.
-    Taken,
-    /// 78 (`EX_CONFIG`): the configuration is wrong; trying again does not help until somebody mends it.
-    Configuration,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Usage => 64,
-            Exit::Runtime => 70,
-            Exit::Taken => 75,
-            Exit::Configuration => 78,
-        })
-    }
-}
-
-impl From<&app::Error> for Exit {
-    fn from(error: &app::Error) -> Self {
-        match error {
-            app::Error::Config(_) => Self::Configuration,
-            app::Error::Runtime(_) => Self::Runtime,
-            app::Error::Taken { .. } => Self::Taken,
-        }
-    }
 }
 
 /// A local, caching, fail-closed proxy between Kubernetes KMS plugins and a cloud KMS.
@@ -121,6 +90,8 @@ enum Command {
     /// is for root and for the user that the daemon runs as.
     #[command(after_help = STATUS_HELP)]
     Status(ctl::StatusCommand),
+    /// Look over an audit log
+    Audit(ctl::AuditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +155,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) 
         Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
+        Command::Audit(audit) => judged(audit.run(&environment)),
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
@@ -196,6 +168,10 @@ impl Serve {
             Ok((_, plan)) => plan,
             Err(mistakes) => return mistaken(&mistakes),
         };
+        let recorded = plan.audit.as_ref().is_some_and(|audit| audit.destination == Destination::Stdout);
+        if self.json && recorded {
+            return ended(Exit::Usage, "--json would stand among the records of audit.sink = \"stdout\"");
+        }
         match free(&plan) {
             Ok(()) => finished(app::serve(plan, &sources.environment.lookup(), self.json)),
             Err(exit) => exit,
@@ -305,6 +281,16 @@ fn obeyed(result: Result<(), ctl::Error>) -> Exit {
     }
 }
 
+fn judged(result: Result<Verdict, ctl::AuditError>) -> Exit {
+    match result {
+        Ok(Verdict::Whole) => Exit::Done,
+        Ok(Verdict::Incomplete) => Exit::Incomplete,
+        Ok(Verdict::Broken) => Exit::Broken,
+        Err(error @ ctl::AuditError::Usage(_)) => ended(Exit::Usage, error),
+        Err(error @ ctl::AuditError::Unread(_)) => ended(Exit::Runtime, error),
+    }
+}
+
 fn mistaken(mistakes: &Mistakes) -> Exit {
     for mistake in mistakes.list() {
         say(format_args!("error: {mistake}"));
@@ -344,7 +330,9 @@ Start here:
 
 Exit codes:
    0  done, or stopped as asked
+   1  an audit log is incomplete
   64  the command line makes no sense
+  65  an audit log is broken
   70  it ran, and then could not go on
   75  somebody else listens on the address
   78  the configuration is wrong; `kmsproxy check` says where";
@@ -404,8 +392,15 @@ mod tests {
 
     #[test]
     fn every_exit_code_is_told_in_the_help_and_is_its_own() {
-        let codes =
-            [(Exit::Done, 0), (Exit::Usage, 64), (Exit::Runtime, 70), (Exit::Taken, 75), (Exit::Configuration, 78)];
+        let codes = [
+            (Exit::Done, 0),
+            (Exit::Incomplete, 1),
+            (Exit::Usage, 64),
+            (Exit::Broken, 65),
+            (Exit::Runtime, 70),
+            (Exit::Taken, 75),
+            (Exit::Configuration, 78),
+        ];
         for (exit, code) in codes {
             assert_eq!(ExitCode::from(exit), ExitCode::from(code));
             assert!(AFTER_HELP.contains(&format!("\n{code:>4}  ")), "{code}");

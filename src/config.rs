@@ -5,9 +5,12 @@
 //! written and can be printed; [`Plan`] is what the daemon is built from and holds the secrets. All mistakes are found
 //! in one run, each with its place and its remedy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::secret::Secret;
 
 mod address;
+mod audit;
 mod callers;
 mod check;
 mod environment;
@@ -74,6 +77,16 @@ pub fn admin_address(sources: &Sources) -> Result<Option<Address>, Mistakes> {
         None if config.admin.address.is_some() => Err(findings.mistakes()),
         address => Ok(address),
     }
+}
+
+/// The secret in a file that nobody else can read, for commands that take one.
+///
+/// # Errors
+/// What is wrong with the file, and the remedy.
+pub fn secret_file(path: &Path, environment: &Environment) -> Result<Secret, String> {
+    let absolute = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let secret = machine::Machine::new(environment, None).secret_file(&absolute);
+    secret.map_err(|(problem, remedy)| format!("{problem}\n  remedy: {remedy}"))
 }
 
 /// The configuration file that is read unless another is named.

@@ -18,7 +18,10 @@ use tokio::time::timeout;
 use crate::admin::Status;
 use crate::config::{self, Address, Environment, Mistakes, Sources};
 
+mod audit;
 mod table;
+
+pub use audit::{AuditCommand, AuditError};
 
 /// Which daemon to ask.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::audit::Outcome;
 use crate::auth::Caller;
 use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
@@ -17,14 +18,12 @@ use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
 use crate::upstream::Upstream;
 
-mod answers;
 mod direct;
 mod drift;
 mod passing;
 mod primary;
 mod versions;
 
-use answers::{copied, from_entry};
 pub use direct::Direct;
 use drift::Drift;
 use primary::Followed;
@@ -124,15 +123,21 @@ impl Engine {
         self.parts.upstream.identity()
     }
 
-    async fn decrypt(self: &Arc<Self>, permit: Permit, call: Decrypt, deadline: Deadline) -> Result<Answer, Fault> {
+    /// Whether what it releases can be recorded now, where it must be.
+    #[must_use]
+    pub fn is_auditable(&self) -> bool {
+        self.parts.policy.ready().is_ok()
+    }
+
+    async fn decrypt(self: &Arc<Self>, permit: &Permit, call: Decrypt, deadline: Deadline) -> Result<Answer, Fault> {
         let share = permit.share().ok_or(Fault::proxy(Kind::Forbidden))?;
         let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
-        let outcome = match self.look(&permit, &fingerprint, call.key.as_ref()) {
+        let outcome = match self.look(permit, &fingerprint, call.key.as_ref()) {
             Ok(Some(answer)) => {
                 self.decrypts.hit.increment(1);
                 return Ok(answer);
             }
-            Ok(None) => self.fly(&permit, fingerprint, call, deadline).await,
+            Ok(None) => self.fly(permit, fingerprint, call, deadline).await,
             Err(fault) => Err(fault),
         };
         match &outcome {
@@ -156,7 +161,7 @@ impl Engine {
             let release = self.parts.policy.release(permit, entry.key())?;
             entry.dek().asked(now);
             match entry.open(&release, now) {
-                Ok(plaintext) => return Ok(Some(from_entry(&entry, plaintext))),
+                Ok(held) => return held.hand_out(&release, Outcome::Hit).map(Some),
                 // A trial is not spent on what is answered from memory anyway.
                 Err(Closed::Refused(fault)) => {
                     let failed = self.parts.cache.failed(permit, fingerprint, now);
@@ -182,21 +187,21 @@ impl Engine {
         let left = deadline.remaining(self.parts.clock.now());
         let (role, landing) = timeout(left, waiting).await.map_err(|_| Fault::kms(Kind::TimedOut))?;
         let landed = landing.map_err(|Crashed| Fault::proxy(Kind::Internal))??;
-        Ok((role, self.disembark(permit, &landed)?))
+        Ok((role, self.disembark(permit, &landed, role)?))
     }
 
     /// Decides once more, for this waiter and this instant, whether what the flight brought may go out.
-    fn disembark(&self, permit: &Permit, landed: &Landed) -> Result<Answer, Fault> {
+    fn disembark(&self, permit: &Permit, landed: &Landed, role: Role) -> Result<Answer, Fault> {
         let now = self.parts.clock.now();
         match landed {
             Landed::Kept(entry) => {
                 let release = self.parts.policy.release(permit, entry.key())?;
                 entry.dek().asked(now);
-                let plaintext = entry.open(&release, now).map_err(|closed| match closed {
+                let held = entry.open(&release, now).map_err(|closed| match closed {
                     Closed::Refused(fault) => fault,
                     Closed::Ask => Fault::kms(Kind::Lapsed),
                 })?;
-                Ok(from_entry(entry, plaintext))
+                held.hand_out(&release, Outcome::Hit)
             }
             Landed::Fresh { filled: Filled { scope, epoch, dek }, held } => {
                 let release = self.parts.policy.release(permit, scope.key())?;
@@ -204,7 +209,11 @@ impl Engine {
                 if !scope.serves(*epoch, now) {
                     return Err(closed(scope, now));
                 }
-                copied(held, &release)
+                let outcome = match role {
+                    Role::Follower => Outcome::Coalesced,
+                    Role::Leader => Outcome::Miss,
+                };
+                held.hand_out_copy(&release, outcome)
             }
         }
     }
@@ -241,7 +250,8 @@ impl Engine {
         let Call::Decrypt(call) = call else { return Err(Stale::Refused(Fault::proxy(Kind::Internal))) };
         let kept = held.sealed_by(|reply| {
             let Decrypted { plaintext, key, version } = reply;
-            let fill = Fill { fingerprint, call, asked, key, version, plaintext: plaintext.expose() };
+            let (plaintext, source) = (plaintext.expose(), held.source());
+            let fill = Fill { fingerprint, call, asked, key, version, plaintext, source };
             self.parts.cache.keep(&self.parts.ledger, &fill)
         });
         let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
@@ -321,12 +331,13 @@ impl Engine {
 impl Respond for Arc<Engine> {
     async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
         let permit = self.parts.policy.permit(caller, &call)?;
-        match call {
-            Call::Decrypt(call) if call.shareable() => self.decrypt(permit, call, deadline).await,
+        let outcome = match call {
+            Call::Decrypt(call) if call.shareable() => self.decrypt(&permit, call, deadline).await,
             call @ (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {
-                self.pass(permit, call, deadline).await
+                self.pass(&permit, call, deadline).await
             }
-        }
+        };
+        outcome.map_err(|fault| self.parts.policy.refused(&permit, fault))
     }
 }
 

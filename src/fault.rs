@@ -70,6 +70,8 @@ pub enum Kind {
     TimedOut,
     /// Body, query or headers are over the limit.
     TooLarge,
+    /// The audit log is required and cannot be written: nothing is released.
+    Unaudited,
     /// The dialect demands a signature or a certificate, and there was none.
     Unauthenticated,
     /// No such action, or not one that we relay.
@@ -214,6 +216,7 @@ impl Kind {
             Self::Throttled(_) => "throttled",
             Self::TimedOut => "timed_out",
             Self::TooLarge => "too_large",
+            Self::Unaudited => "unaudited",
             Self::Unauthenticated => "unauthenticated",
             Self::UnknownAccessKey => "unknown_access_key",
             Self::UnknownAction => "unknown_action",

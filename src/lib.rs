@@ -13,6 +13,7 @@ pub mod claim;
 pub mod fault;
 pub mod kms;
 
+pub mod audit;
 pub mod flight;
 pub mod governor;
 pub mod lease;

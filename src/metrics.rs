@@ -45,6 +45,18 @@ pub const RETRIES: &str = "kmsproxy_upstream_retries_total";
 pub const PROBES: &str = "kmsproxy_probes_total";
 /// 1 for the memory that sealing keys live in: `memfd_secret`, `locked`, `unlocked`.
 pub const GUARD: &str = "kmsproxy_sealed_memory";
+/// Audit records written.
+pub const AUDIT_RECORDS: &str = "kmsproxy_audit_records_total";
+/// Audit records lost, because the log could not be written and was not required.
+pub const AUDIT_DROPPED: &str = "kmsproxy_audit_dropped_total";
+/// Times that the audit log's sink did not take what it was given.
+pub const AUDIT_ERRORS: &str = "kmsproxy_audit_errors_total";
+/// Audit records that wait to be written.
+pub const AUDIT_QUEUE: &str = "kmsproxy_audit_queue_records";
+/// The number of the last audit record written.
+pub const AUDIT_SEQUENCE: &str = "kmsproxy_audit_sequence";
+/// 1 while the audit log cannot be written.
+pub const AUDIT_FAILING: &str = "kmsproxy_audit_failing";
 /// 1, with the version as label.
 pub const BUILD: &str = "kmsproxy_build_info";
 
@@ -68,6 +80,12 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_counter!(RETRIES, "Attempts after the first of a call");
     describe_counter!(PROBES, "Probes by outcome");
     describe_gauge!(GUARD, "1 for the memory that sealing keys live in");
+    describe_counter!(AUDIT_RECORDS, "Audit records written");
+    describe_counter!(AUDIT_DROPPED, "Audit records lost");
+    describe_counter!(AUDIT_ERRORS, "Times that the audit log's sink did not take what it was given");
+    describe_gauge!(AUDIT_QUEUE, "Audit records that wait to be written");
+    describe_gauge!(AUDIT_SEQUENCE, "The number of the last audit record written");
+    describe_gauge!(AUDIT_FAILING, "1 while the audit log cannot be written");
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);

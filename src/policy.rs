@@ -1,5 +1,6 @@
 //! What each caller may do. A [`Permit`] is the only way to ask the cache or an upstream, and only [`Policy`] makes
-//! one; a [`Held`] answer gives up its plaintext only to a permit that covers the key which the answer names.
+//! one; a [`Held`] answer gives up its plaintext only to a permit that covers the key which the answer names, and only
+//! once the audit log has the record of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,9 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{Audit, Outcome, Record};
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
-use crate::kms::{Action, Answer, Call, Decrypted, Encrypted, KeyId, KeyName, KeyState, KeyVersion, Reply, bare};
+use crate::kms::{Action, Call, Ciphertext, KeyId, KeyName, bare};
+
+mod held;
+
+pub use held::{Held, Release};
 
 /// One line of a caller's `allow`: these actions on these keys. Lines add up; there is no deny.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -47,13 +53,20 @@ pub struct Grant {
 #[derive(Debug)]
 pub struct Policy {
     grants: ArcSwap<HashMap<CallerName, Grant>>,
+    audit: Arc<Audit>,
 }
 
 impl Policy {
-    /// A policy of `grants`; a caller without a grant may do nothing.
+    /// A policy of `grants` without an audit log; a caller without a grant may do nothing.
     #[must_use]
     pub fn new(grants: HashMap<CallerName, Grant>) -> Arc<Self> {
-        Arc::new(Self { grants: ArcSwap::from_pointee(grants) })
+        Self::audited(grants, Audit::off())
+    }
+
+    /// A policy of `grants`, whose decisions `audit` records.
+    #[must_use]
+    pub fn audited(grants: HashMap<CallerName, Grant>, audit: Arc<Audit>) -> Arc<Self> {
+        Arc::new(Self { grants: ArcSwap::from_pointee(grants), audit })
     }
 
     /// Puts other grants in force, for requests under way as well.
@@ -67,47 +80,71 @@ impl Policy {
     /// where any key is allowed at all, and [`Policy::release`] decides again once the key is known.
     ///
     /// # Errors
-    /// [`Kind::Forbidden`] where no rule covers the call.
+    /// [`Kind::Forbidden`] where no rule covers the call, which is recorded; [`Kind::Unaudited`] where the audit log is
+    /// required and cannot be written.
     pub fn permit(&self, caller: &Caller, call: &Call) -> Result<Permit, Fault> {
         let (action, key) = (call.action(), call.key());
         let grants = self.grants.load();
-        let grant = grants.get(caller.name()).ok_or(Fault::proxy(Kind::Forbidden))?;
-        let granted = grant.rules.iter().any(|rule| match (action, key) {
+        let grant = grants.get(caller.name());
+        let granted = |rule: &Rule| match (action, key) {
             (Action::Decrypt, None) => rule.actions.contains(&Action::Decrypt) && !rule.keys.is_empty(),
             (_, Some(key)) => rule.covers(action, key.bare()),
             (_, None) => rule.covers_every_key(action),
-        });
-        if !granted {
-            return Err(Fault::proxy(Kind::Forbidden));
+        };
+        let share = grant.filter(|grant| grant.rules.iter().any(granted)).map(|grant| grant.share.clone());
+        let forbidden = share.is_none();
+        let holder = Holder::Caller { caller: caller.clone(), share: share.unwrap_or_else(|| caller.name().clone()) };
+        let ciphertext = call.ciphertext().cloned();
+        let permit = Permit { holder, action, requested: key.cloned(), ciphertext };
+        if forbidden {
+            return Err(self.refused(&permit, Fault::proxy(Kind::Forbidden)));
         }
-        let holder = Holder::Caller { name: caller.name().clone(), share: grant.share.clone() };
-        Ok(Permit { holder, action, requested: key.cloned() })
+        self.ready()?;
+        Ok(permit)
+    }
+
+    /// Whether anything could be released now.
+    ///
+    /// # Errors
+    /// [`Kind::Unaudited`] where the audit log is required and cannot be written.
+    pub fn ready(&self) -> Result<(), Fault> {
+        self.audit.ready().map_err(|_| Fault::proxy(Kind::Unaudited))
+    }
+
+    /// Records that the holder of `permit` gets no answer but `fault`, and gives that back.
+    pub fn refused(&self, permit: &Permit, fault: Fault) -> Fault {
+        let outcome = Outcome::Refused(fault.kind().label());
+        if let Some(record) = permit.record(outcome).filter(|_| *fault.kind() != Kind::Unaudited) {
+            let kms_request_id = fault.verbatim().map(|said| said.request_id.clone());
+            self.audit.note(Record { kms_request_id, ..record });
+        }
+        fault
     }
 
     /// Leave to ask about a key on our own account: to see whether it still consents. What comes back is never
     /// released to anyone.
     #[must_use]
     pub const fn upkeep(&self) -> Permit {
-        Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None }
+        Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None, ciphertext: None }
     }
 
     /// As [`Policy::upkeep`], for what cannot wait behind callers: the probes that leases live by.
     #[must_use]
     pub const fn probe(&self) -> Permit {
-        Permit { holder: Holder::Probe, action: Action::Decrypt, requested: None }
+        Permit { holder: Holder::Probe, action: Action::Decrypt, requested: None, ciphertext: None }
     }
 
     /// As [`Policy::probe`], to see by an Encrypt which version of a key is primary.
     #[must_use]
     pub fn follow(&self, key: &KeyName) -> Permit {
-        Permit { holder: Holder::Probe, action: Action::Encrypt, requested: Some(key.clone()) }
+        Permit { holder: Holder::Probe, action: Action::Encrypt, requested: Some(key.clone()), ciphertext: None }
     }
 
     /// Decides whether what `key` made may go to the holder of `permit`, by the rules in force now.
     ///
     /// # Errors
     /// [`Kind::Forbidden`] where it may not.
-    pub fn release(&self, permit: &Permit, key: &KeyId) -> Result<Release, Fault> {
+    pub fn release<'p>(&'p self, permit: &'p Permit, key: &KeyId) -> Result<Release<'p>, Fault> {
         let asked = match (&permit.action, &permit.requested) {
             // What a Decrypt is allowed is decided by the key that made the plaintext, whatever the caller called it.
             (Action::Decrypt, _) | (_, None) => key.as_str(),
@@ -120,20 +157,24 @@ impl Policy {
     ///
     /// # Errors
     /// [`Kind::Forbidden`] where the caller may not ask that (any more).
-    pub fn release_list(&self, permit: &Permit) -> Result<Release, Fault> {
+    pub fn release_list<'p>(&'p self, permit: &'p Permit) -> Result<Release<'p>, Fault> {
         self.covered(permit, |rule| match &permit.requested {
             Some(key) => rule.covers(permit.action, key.bare()),
             None => permit.action != Action::Decrypt && rule.covers_every_key(permit.action),
         })
     }
 
-    fn covered(&self, permit: &Permit, covers: impl Fn(&Rule) -> bool) -> Result<Release, Fault> {
+    fn covered<'p>(&'p self, permit: &'p Permit, covers: impl Fn(&Rule) -> bool) -> Result<Release<'p>, Fault> {
         let grants = self.grants.load();
         let rules = match &permit.holder {
-            Holder::Caller { name, .. } => grants.get(name).map_or(&[][..], |grant| &grant.rules),
+            Holder::Caller { caller, .. } => grants.get(caller.name()).map_or(&[][..], |grant| &grant.rules),
             Holder::Probe | Holder::Upkeep => &[],
         };
-        if rules.iter().any(covers) { Ok(Release(())) } else { Err(Fault::proxy(Kind::Forbidden)) }
+        if rules.iter().any(covers) {
+            Ok(Release::new(&self.audit, permit))
+        } else {
+            Err(Fault::proxy(Kind::Forbidden))
+        }
     }
 }
 
@@ -150,11 +191,13 @@ pub struct Permit {
     holder: Holder,
     action: Action,
     requested: Option<KeyName>,
+    /// What is to be unwrapped, for the record.
+    ciphertext: Option<Ciphertext>,
 }
 
 #[derive(Clone, Debug)]
 enum Holder {
-    Caller { name: CallerName, share: CallerName },
+    Caller { caller: Caller, share: CallerName },
     Probe,
     Upkeep,
 }
@@ -180,91 +223,25 @@ impl Permit {
     pub const fn action(&self) -> Action {
         self.action
     }
-}
 
-/// Leave to hand out what one key made: only [`Policy::release`] makes one.
-#[derive(Debug)]
-pub struct Release(());
-
-/// An answer that is still locked: what it holds in clear comes out only with a [`Release`].
-#[derive(Debug)]
-pub struct Held(Answer);
-
-impl Held {
-    /// Locks `answer`. Upstreams return nothing else.
-    #[must_use]
-    pub const fn new(answer: Answer) -> Self {
-        Self(answer)
-    }
-
-    /// The key that the answer names: none for lists.
-    #[must_use]
-    pub fn key(&self) -> Option<&KeyId> {
-        match &self.0.reply {
-            Reply::DataKey(reply) => Some(&reply.key),
-            Reply::Decrypted(reply) => Some(&reply.key),
-            Reply::Document(reply) => reply.described.as_ref().map(|(key, _)| key),
-            Reply::Encrypted(reply) => Some(&reply.key),
-        }
-    }
-
-    /// Lets `seal` see what was unwrapped, to keep it; the one way past the lock. None where there is nothing to keep.
-    pub fn sealed_by<T>(&self, seal: impl FnOnce(&Decrypted) -> T) -> Option<T> {
-        match &self.0.reply {
-            Reply::Decrypted(reply) => Some(seal(reply)),
-            Reply::DataKey(_) | Reply::Document(_) | Reply::Encrypted(_) => None,
-        }
-    }
-
-    /// The version of the key that wrapped what was unwrapped, or wrapped what was made: none for reads.
-    #[must_use]
-    pub const fn version(&self) -> Option<&KeyVersion> {
-        match &self.0.reply {
-            Reply::DataKey(reply) => Some(&reply.version),
-            Reply::Decrypted(reply) => Some(&reply.version),
-            Reply::Document(_) => None,
-            Reply::Encrypted(reply) => Some(&reply.version),
-        }
-    }
-
-    /// What an `Encrypt` made; not a secret.
-    #[must_use]
-    pub const fn encrypted(&self) -> Option<&Encrypted> {
-        match &self.0.reply {
-            Reply::Encrypted(reply) => Some(reply),
-            Reply::DataKey(_) | Reply::Decrypted(_) | Reply::Document(_) => None,
-        }
-    }
-
-    /// Whether it holds anything in clear.
-    #[must_use]
-    pub const fn is_secret(&self) -> bool {
-        match &self.0.reply {
-            Reply::DataKey(reply) => reply.plaintext.is_some(),
-            Reply::Decrypted(_) => true,
-            Reply::Document(_) | Reply::Encrypted(_) => false,
-        }
-    }
-
-    /// A `DescribeKey` that says which key is in which state; not a secret.
-    #[must_use]
-    pub const fn described(&self) -> Option<&(KeyId, KeyState)> {
-        match &self.0.reply {
-            Reply::Document(reply) => reply.described.as_ref(),
-            Reply::DataKey(_) | Reply::Decrypted(_) | Reply::Encrypted(_) => None,
-        }
-    }
-
-    /// The answer itself, against proof that it may go out.
-    #[must_use]
-    pub const fn open(&self, _: &Release) -> &Answer {
-        &self.0
-    }
-
-    /// As [`Held::open`], giving the answer away.
-    #[must_use]
-    pub fn into_inner(self, _: &Release) -> Answer {
-        self.0
+    /// What is known so far of what its holder asks: nothing of our own upkeep.
+    fn record(&self, outcome: Outcome) -> Option<Record> {
+        let caller = match &self.holder {
+            Holder::Caller { caller, .. } => caller,
+            Holder::Probe | Holder::Upkeep => return None,
+        };
+        Some(Record {
+            caller: caller.name().text(),
+            listener: caller.listener().clone(),
+            action: self.action,
+            named: self.requested.clone(),
+            key: None,
+            version: None,
+            ciphertext: self.ciphertext.clone(),
+            outcome,
+            request_id: None,
+            kms_request_id: None,
+        })
     }
 }
 

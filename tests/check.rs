@@ -24,7 +24,7 @@ struct Outcome {
 impl Machine {
     fn new() -> Self {
         let machine = Self(tempfile::tempdir().expect("a temporary directory"));
-        for directory in ["run/kmsproxy", "var/lib/kmsproxy"] {
+        for directory in ["run/kmsproxy", "var/lib/kmsproxy", "var/log/kmsproxy"] {
             fs::create_dir_all(machine.at(directory)).expect("a directory");
         }
         for secret in ["ack.secret", "upstream.secret", "plugin-a.secret", "tls/server.key", "credentials.ini"] {
@@ -34,6 +34,9 @@ impl Machine {
             machine.write(&format!("etc/kmsproxy/{public}"), "PEM\n", 0o644);
         }
         machine.write("run/credentials/kmsproxy/upstream.secret", "s3cret\n", 0o440);
+        for audit in ["etc/kmsproxy/audit.secret", "run/credentials/kmsproxy/audit.secret"] {
+            machine.write(audit, "0123456789abcdef0123456789abcdef\n", 0o400);
+        }
         machine
     }
 
@@ -152,6 +155,7 @@ fn every_setting_stands_in_the_commented_configuration() {
         "[cache]",
         "[metrics]",
         "[memory]",
+        "[audit]",
         "[admin]",
         "tls",
         "access_key",
@@ -378,6 +382,57 @@ fn a_wrong_command_line_ends_with_64_and_help_with_0() {
 }
 
 const CASES: &[Case] = &[
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"file\"",
+        at: "audit]",
+        says: "audit: `path` is missing\n  remedy: add path = \"/var/log/kmsproxy/audit.jsonl\"",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"file\"\npath = \"audit.jsonl\"",
+        at: "path =",
+        says: "audit.path: audit.jsonl is not an absolute path\n  remedy: write the path from / on",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"file\"\npath = \"/var/none/audit.jsonl\"",
+        at: "path =",
+        says: "audit.path: the directory /var/none does not exist\n  remedy: create it: mkdir -p /var/none (systemd: \
+               RuntimeDirectory=, StateDirectory=)",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"file\"\npath = \"/etc/open.key\"",
+        at: "path =",
+        says: "audit.path: /etc/open.key can be read by others or written by its group (mode 0644)\n  remedy: chmod 600 \
+               /etc/open.key",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"file\"\npath = \"/var/log\"",
+        at: "path =",
+        says: "audit.path: /var/log is a directory\n  remedy: name a file in it",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"stdout\"\npath = \"/var/log/kmsproxy/audit.jsonl\"",
+        at: "path =",
+        says: "audit.path: is for sink = \"file\" only\n  remedy: remove it, or write sink = \"file\"",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nsink = \"journal\"\nsecret_file = \"/etc/kmsproxy/ack.secret\"",
+        at: "audit]",
+        says: "audit: its secret is shorter than 32 bytes\n  remedy: make one: openssl rand -hex 32",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[audit]\nqueue = 0",
+        at: "queue",
+        says: "audit.queue: is 0, which would let nothing through\n  remedy: write at least 1, or leave it out for the \
+               default",
+    },
     Case {
         was: "capacity = 5",
         is: "capacty = 5",

@@ -11,6 +11,8 @@ mod scene;
 #[path = "daemon/tap.rs"]
 mod tap;
 
+#[path = "daemon/audit.rs"]
+mod audit;
 #[path = "daemon/ending.rs"]
 mod ending;
 #[path = "daemon/errors.rs"]

@@ -226,6 +226,7 @@ fn table(kind: &Kind, action: Action) -> (u16, &'static str, Kind) {
         | Kind::Lapsed
         | Kind::Other
         | Kind::TimedOut
+        | Kind::Unaudited
         | Kind::Unreachable => (409, "Rejected.Unavailable", Kind::KeyUnavailable),
     }
 }
@@ -271,6 +272,7 @@ fn kinds() -> Vec<Kind> {
         Kind::Unauthenticated,
         Kind::UnknownAccessKey,
         Kind::UnknownAction,
+        Kind::Unaudited,
         Kind::Unreachable,
         Kind::Unsupported,
     ]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "semantics/audit.rs"]
+mod audit;
 #[path = "semantics/kms.rs"]
 mod kms;
 #[path = "semantics/provider.rs"]
@@ -19,6 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kmsproxy::audit::Audit;
 use kmsproxy::auth::{Caller, CallerName, Door, Entry, Identity};
 use kmsproxy::cache::{self, Cache};
 use kmsproxy::claim::{Claim, ListenerName, Peer, PeerOrigin};
@@ -54,8 +57,13 @@ fn world() -> World {
 }
 
 fn world_with(terms: Terms, config: cache::Config) -> World {
+    world_audited(terms, config, Audit::off())
+}
+
+fn world_audited(terms: Terms, config: cache::Config, audit: Arc<Audit>) -> World {
     let clock = Arc::new(Manual::at("2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap()));
-    let policy = Policy::new(HashMap::from([grant("a", "a", &["*"]), grant("b", "b", &["*"])]));
+    let grants = HashMap::from([grant("a", "a", &["*"]), grant("b", "b", &["*"])]);
+    let policy = Policy::audited(grants, audit);
     let kms = Arc::new(Kms::default());
     let cache = Arc::new(Cache::new(&config, &[CallerName::new("a"), CallerName::new("b")]).unwrap());
     let tasks = TaskTracker::new();

@@ -9,12 +9,11 @@ use moka::Expiry;
 use super::Fingerprint;
 use crate::clock::Moment;
 use crate::fault::Fault;
-use crate::kms::{Decrypt, KeyId, KeyVersion};
+use crate::kms::{Decrypt, Decrypted, KeyId, KeyVersion, RequestId};
 use crate::lease::{Epoch, Standing};
 use crate::ledger::{Dek, Mark, Scope};
-use crate::policy::Release;
+use crate::policy::{Held, Release};
 use crate::seal::Sealed;
-use crate::secret::Secret;
 
 /// One sealed DEK.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub struct Entry {
     pub(super) sealed: Sealed,
     pub(super) dek: Arc<Dek>,
     pub(super) call: Decrypt,
+    /// What the KMS knows the call by that filled it.
+    pub(super) source: RequestId,
     pub(super) sent: Moment,
     pub(super) expires: Moment,
     pub(super) refresh: Moment,
@@ -101,15 +102,16 @@ impl Entry {
         now < self.expires && self.scope().serves(self.epoch, now)
     }
 
-    /// The plaintext, if entry and lease allow it at `now`, against proof that policy does.
+    /// What was unwrapped, if entry and lease allow it at `now`, against proof that policy does; still locked.
     ///
     /// # Errors
     /// [`Closed`] says whether to ask the KMS or to give up.
-    pub fn open(&self, _: &Release, now: Moment) -> Result<Secret, Closed> {
+    pub fn open(&self, _: &Release<'_>, now: Moment) -> Result<Held, Closed> {
         if now < self.expires
             && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now)
         {
-            return Ok(plaintext);
+            let reply = Decrypted { plaintext, key: self.key().clone(), version: self.version().clone() };
+            return Ok(Held::kept(reply, &self.source));
         }
         match self.scope().standing(now) {
             Standing::Refused(fault) => Err(Closed::Refused(fault)),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags};
 
 use crate::config::environment::Environment;
 use crate::secret::Secret;
@@ -138,6 +138,39 @@ impl<'m> Machine<'m> {
             format!("the directory {shown} does not exist"),
             format!("create it: mkdir -p {shown} (systemd: RuntimeDirectory=, StateDirectory=)"),
         ))
+    }
+
+    /// A file to append to, which need not exist yet; only its owner, and its group for reading, may see into it. A
+    /// device or a named pipe will do.
+    pub(super) fn appendable(&self, path: &Path) -> Result<(), Wrong> {
+        let shown = path.display();
+        if !path.is_absolute() {
+            return Err((format!("{shown} is not an absolute path"), "write the path from / on".to_owned()));
+        }
+        let at = self.rooted(path);
+        let Ok(metadata) = at.metadata() else {
+            self.parent(path)?;
+            let parent = path.parent().unwrap_or(path);
+            return self.writable(parent, &format!("the directory {}", parent.display()));
+        };
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_dir() {
+            return Err((format!("{shown} is a directory"), "name a file in it".to_owned()));
+        }
+        if metadata.is_file() && mode & 0o027 != 0 {
+            let problem = format!("{shown} can be read by others or written by its group (mode {mode:04o})");
+            return Err((problem, format!("chmod 600 {shown}")));
+        }
+        self.writable(path, &shown.to_string())
+    }
+
+    fn writable(&self, path: &Path, shown: &str) -> Result<(), Wrong> {
+        rustix::fs::access(self.rooted(path), Access::WRITE_OK).map_err(|_| {
+            (
+                format!("{shown} cannot be written by this user"),
+                "give it to the user that kmsproxy runs as (systemd: LogsDirectory=, ReadWritePaths=)".to_owned(),
+            )
+        })
     }
 
     /// A directory that nobody else can enter, if it exists.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use crate::audit;
 use crate::auth::Entry;
 use crate::cache;
 use crate::config::address::Address;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     /// The control socket, if any; never TCP.
     pub admin: Option<Address>,
+    /// The audit log, if any.
+    pub audit: Option<audit::Terms>,
     pub(super) places: Vec<(SocketAddr, Place)>,
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::admin;
+use crate::audit;
 use crate::cache;
 use crate::guard;
 use crate::lease;
@@ -27,6 +28,7 @@ pub struct Config {
     pub(super) metrics: metrics::Config,
     pub(super) memory: guard::Config,
     pub(super) admin: admin::Config,
+    pub(super) audit: audit::Config,
     /// Every name that is written, also of what could not be read: a reference to it is not a second mistake.
     pub(super) named: Named,
 }
@@ -46,6 +48,7 @@ impl Config {
         whole.insert("metrics".to_owned(), toml::Value::try_from(&self.metrics)?);
         whole.insert("memory".to_owned(), toml::Value::try_from(self.memory)?);
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
+        whole.insert("audit".to_owned(), toml::Value::try_from(&self.audit)?);
         toml::to_string_pretty(&whole)
     }
 }

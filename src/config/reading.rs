@@ -152,6 +152,7 @@ fn config(mut whole: Dict, findings: &mut Findings) -> Config {
     config.metrics = section(&mut whole, "metrics", findings);
     config.memory = section(&mut whole, "memory", findings);
     config.admin = section(&mut whole, "admin", findings);
+    config.audit = section(&mut whole, "audit", findings);
     for name in whole.keys() {
         unknown(findings, &Key::of([name]), name, &SECTIONS);
     }
@@ -229,6 +230,6 @@ fn names(items: &[Value]) -> Vec<String> {
 }
 
 const PREFIX: &str = "KMSPROXY_";
-const SECTIONS: [&str; 7] = ["upstream", "listener", "caller", "cache", "metrics", "memory", "admin"];
+const SECTIONS: [&str; 8] = ["upstream", "listener", "caller", "cache", "metrics", "memory", "admin", "audit"];
 const LISTS: [&str; 2] = ["listener", "caller"];
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::config::address::{Address, FORMS};
+use crate::config::audit::audit;
 use crate::config::callers::callers;
 use crate::config::check::{directory, positive};
 use crate::config::key::{Key, Place};
@@ -31,6 +32,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         memory: config.memory,
         metrics: metrics(config, findings),
         admin: admin(config, machine, findings),
+        audit: audit(&config.audit, machine, findings),
         places: Vec::new(),
     };
     let own = [Key::of(["metrics", "address"]), Key::of(["admin", "address"])];

@@ -33,6 +33,6 @@ impl Respond for Arc<Direct> {
             Some(key) => self.policy.release(&permit, key)?,
             None => self.policy.release_list(&permit)?,
         };
-        Ok(held.into_inner(&release))
+        held.pass(&release)
     }
 }

@@ -9,13 +9,13 @@ use crate::policy::{Held, Permit};
 
 impl Engine {
     /// Calls that are never shared: straight to the KMS, every time.
-    pub(super) async fn pass(&self, permit: Permit, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
+    pub(super) async fn pass(&self, permit: &Permit, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
         if let Some(key) = call.key().filter(|_| uses_key(&call)) {
             self.check_refused(key)?;
         }
         let asked = self.parts.ledger.ask();
         let left = deadline.min(self.remote_deadline());
-        let held = self.ask(&permit, &call, left).await.inspect_err(|fault| match (call.key(), &call) {
+        let held = self.ask(permit, &call, left).await.inspect_err(|fault| match (call.key(), &call) {
             (Some(key), _) => self.parts.ledger.weigh_named(fault, key),
             (None, Call::Read(_)) => self.parts.ledger.weigh_listing(fault),
             (None, Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_)) => {
@@ -30,14 +30,14 @@ impl Engine {
         }
         self.heed(&call, &held, asked);
         let release = match held.key() {
-            Some(key) => self.parts.policy.release(&permit, key)?,
-            None => self.parts.policy.release_list(&permit)?,
+            Some(key) => self.parts.policy.release(permit, key)?,
+            None => self.parts.policy.release_list(permit)?,
         };
         self.note_passed(&call, &held, self.parts.clock.now());
         if let Some(key) = held.key().filter(|_| held.is_secret()) {
             self.parts.ledger.stands(key, asked, self.parts.clock.now())?;
         }
-        Ok(held.into_inner(&release))
+        held.pass(&release)
     }
 
     /// While a key is refused, calls that would use it are answered from that, but for one trial a second.

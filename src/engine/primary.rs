@@ -197,6 +197,8 @@ impl Provide for Following {
     fn primary(&self) -> Result<Primary, Fault> {
         let now = self.engine.clock().now();
         self.engine.check_drift(now);
+        // What cannot be recorded is not released: whoever asks shall hear it from Status first.
+        self.engine.parts.policy.ready()?;
         let state = self.followed.state();
         // That our question timed out is not that the caller's did.
         let reason = state.failed.as_ref().filter(|fault| *fault.kind() != Kind::TimedOut);

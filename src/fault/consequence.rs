@@ -167,6 +167,7 @@ const fn row(kind: &Kind) -> Consequence {
         | Kind::Malformed(_)
         | Kind::Overloaded
         | Kind::TooLarge
+        | Kind::Unaudited
         | Kind::Unauthenticated
         | Kind::UnknownAccessKey => Consequence { evidence: Nothing, retry: Never, remembered: None },
     }

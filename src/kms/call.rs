@@ -114,6 +114,15 @@ impl Call {
         }
     }
 
+    /// What is to be unwrapped.
+    #[must_use]
+    pub const fn ciphertext(&self) -> Option<&Ciphertext> {
+        match self {
+            Self::Decrypt(call) => Some(&call.ciphertext),
+            Self::Encrypt(_) | Self::GenerateDataKey(_) | Self::Read(_) => None,
+        }
+    }
+
     /// The key that the request names, if it names one.
     #[must_use]
     pub const fn key(&self) -> Option<&KeyName> {

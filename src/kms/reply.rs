@@ -1,5 +1,7 @@
 //! What a KMS answers.
 
+use std::sync::Arc;
+
 use super::{Ciphertext, KeyId, KeyState, KeyVersion};
 use crate::secret::Secret;
 
@@ -63,7 +65,7 @@ pub enum Reply {
 
 /// The KMS's own name for one request (or ours, for an answer from the cache): what support asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// Takes the id that a KMS gave.
@@ -82,7 +84,7 @@ impl RequestId {
 
     /// The id as text.
     #[must_use]
-    pub const fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -18,12 +18,14 @@ pub(crate) struct Setting {
     pub(crate) retries: u32,
     /// Of one attempt upstream, and of a request.
     pub(crate) timeout: &'static str,
+    /// What stands under `[audit]`, where anything does.
+    pub(crate) audit: &'static str,
 }
 
 impl Default for Setting {
     /// The daemon's own defaults, but no retries: each call of a client is at most one of the KMS.
     fn default() -> Self {
-        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s" }
+        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s", audit: "" }
     }
 }
 
@@ -148,7 +150,7 @@ pub(crate) async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<
 
 fn config(emulator: &Daemon, address: &str, setting: Setting) -> String {
     let dir = Path::new(emulator.at("ca_file")).parent().unwrap().display().to_string();
-    let Setting { lease, probe, retries, timeout } = setting;
+    let Setting { lease, probe, retries, timeout, audit } = setting;
     format!(
         r#"
 [upstream.emulator]
@@ -186,6 +188,8 @@ listener = "unix"
 allow = [{{ actions = ["Decrypt"], keys = ["*"] }}]
 [metrics]
 address = "127.0.0.1:0"
+[audit]
+{audit}
 "#,
         ca = emulator.at("ca_file"),
         id = emulator.at("access_key_id"),

@@ -86,7 +86,7 @@ impl<R: Respond> Stage<R> {
             Some(key) => self.policy.release(&permit, key),
             None => self.policy.release_list(&permit),
         };
-        Ok(held.into_inner(&release?))
+        held.pass(&release?)
     }
 
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {

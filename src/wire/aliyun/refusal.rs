@@ -18,7 +18,7 @@ use crate::kms::{Action, RequestId};
 /// Our own refusals are never 5xx. The SDK in ack-kms-plugin sends a 5xx again three times at once, which multiplies
 /// the load in the very moment when the KMS is away; it leaves a 4xx alone, and kube-apiserver asks again by itself. So
 /// where the door is closed because nobody could be asked ([`Kind::Lapsed`], [`Kind::Unreachable`],
-/// [`Kind::TimedOut`], [`Kind::Garbled`], our own credentials or defects) the answer is 409 `Rejected.Unavailable`, and
+/// [`Kind::TimedOut`], [`Kind::Garbled`], our own credentials or defects, an audit log that cannot be written) the answer is 409 `Rejected.Unavailable`, and
 /// the message says which it is.
 #[must_use]
 pub fn encode(fault: &Fault, request_id: &RequestId) -> (StatusCode, Vec<u8>) {
@@ -62,7 +62,7 @@ impl<'f> Written<'f> {
         }
     }
 
-    const fn ours(http_status: u16, code: &'f str, message: Cow<'f, str>, request_id: &'f RequestId) -> Self {
+    fn ours(http_status: u16, code: &'f str, message: Cow<'f, str>, request_id: &'f RequestId) -> Self {
         let request_id = request_id.as_str();
         Self { http_status, code, message, request_id, host_id: Some(HOST_ID), recommend: None }
     }
@@ -98,6 +98,7 @@ const fn code(kind: &Kind) -> (u16, &'static str) {
         | Kind::Lapsed
         | Kind::Other
         | Kind::TimedOut
+        | Kind::Unaudited
         | Kind::Unreachable => (409, "Rejected.Unavailable"),
     }
 }
@@ -131,6 +132,7 @@ fn message(kind: &Kind) -> Cow<'static, str> {
         Kind::StaleTimestamp => "Specified time stamp or date value is expired: it may be 15 minutes off.".into(),
         Kind::TimedOut => "The request was rejected: the KMS did not answer in time.".into(),
         Kind::TooLarge => "The request is larger than the proxy takes: 32 KiB of query, 64 KiB of body.".into(),
+        Kind::Unaudited => "The request was rejected: the audit log of the proxy cannot be written.".into(),
         Kind::Unauthenticated => missing("AccessKeyId"),
         Kind::UnknownAccessKey => "The Access Key ID provided does not exist in our records.".into(),
         Kind::UnknownAction => "Specified api is not found, please check your url and method.".into(),
@@ -349,6 +351,7 @@ mod tests {
             Kind::Unauthenticated,
             Kind::UnknownAccessKey,
             Kind::UnknownAction,
+            Kind::Unaudited,
             Kind::Unreachable,
             Kind::Unsupported,
         ]

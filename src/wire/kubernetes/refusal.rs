@@ -224,6 +224,7 @@ fn detail(kind: &Kind) -> &str {
         | Kind::Throttled(_)
         | Kind::TimedOut
         | Kind::TooLarge
+        | Kind::Unaudited
         | Kind::Unauthenticated
         | Kind::UnknownAccessKey
         | Kind::UnknownAction
@@ -286,6 +287,7 @@ mod tests {
             (Kind::Unauthenticated, Unauthenticated, Unavailable),
             (Kind::UnknownAccessKey, Unauthenticated, Unavailable),
             (Kind::UnknownAction, Unimplemented, FailedPrecondition),
+            (Kind::Unaudited, Unavailable, Unavailable),
             (Kind::Unreachable, Unavailable, Unavailable),
             (Kind::Unsupported, Unimplemented, FailedPrecondition),
         ]

@@ -46,6 +46,7 @@ pub(super) const fn row(fault: &Fault) -> &'static Row {
         Kind::TimedOut => &TIMED_OUT,
         Kind::TooLarge if matches!(fault.origin(), Origin::Caller) => &REQUEST_TOO_LARGE,
         Kind::TooLarge => &ANSWER_TOO_LARGE,
+        Kind::Unaudited => &UNAUDITED,
         Kind::UnknownAction | Kind::Unsupported if theirs => &KEY_UNSUITED,
         Kind::UnknownAction => &UNKNOWN_METHOD,
         Kind::Unreachable => &UNREACHABLE,
@@ -203,6 +204,11 @@ const TIMED_OUT: Row = Row {
     code: Code::DeadlineExceeded,
     what: "the KMS did not answer for {key} in time",
     remedy: "look at the way to the upstream of {listener}, and at `timeout` there and in the EncryptionConfiguration",
+};
+const UNAUDITED: Row = Row {
+    code: Code::Unavailable,
+    what: "the audit log of kmsproxy cannot be written, so {key} cannot be used",
+    remedy: "make room where `audit.path` is, or see why it cannot be written: kmsproxy's log says it",
 };
 const UNAUTHENTICATED: Row = Row {
     code: Code::Unauthenticated,

@@ -1,0 +1,320 @@
+//! The log as it is written: what it continues, how it follows a rotation, and what happens when it cannot be written.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use super::verify::{Kind, Report, Verdict, Verifier};
+use super::*;
+use crate::claim::ListenerName;
+use crate::clock::{Manual, System};
+use crate::kms::{Action, Ciphertext, KeyId, KeyVersion, RequestId};
+
+fn record(caller: &str, outcome: Outcome) -> Record {
+    Record {
+        caller: caller.into(),
+        listener: ListenerName::new("ack"),
+        action: Action::Decrypt,
+        named: None,
+        key: Some(KeyId::new("key-1")),
+        version: Some(KeyVersion::new("v1")),
+        ciphertext: Some(Ciphertext::new(b"canary-ciphertext".to_vec())),
+        outcome,
+        request_id: Some(RequestId::new("OURS")),
+        kms_request_id: Some(RequestId::new("THEIRS")),
+    }
+}
+
+fn hit() -> Record {
+    record("plugin", Outcome::Hit)
+}
+
+fn terms(destination: Destination, required: bool) -> Terms {
+    Terms { destination, required, queue: 100, secret: None }
+}
+
+fn at(path: &Path) -> Arc<Audit> {
+    Audit::open(terms(Destination::File(path.to_owned()), true), Arc::new(System), Meters::none()).unwrap()
+}
+
+fn verified(paths: &[&Path]) -> Report {
+    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
+    for path in paths {
+        verifier.read(&path.display().to_string(), &fs::read(path).unwrap()[..]).unwrap();
+    }
+    verifier.finish()
+}
+
+fn kinds(report: &Report) -> Vec<Kind> {
+    report.findings.iter().map(|finding| finding.kind).collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain: {what}");
+}
+
+/// A sink that does as it is told.
+#[derive(Clone, Default)]
+struct Planted(Arc<Mutex<Plan>>);
+
+#[derive(Default)]
+struct Plan {
+    written: Vec<u8>,
+    fails: Option<io::ErrorKind>,
+    panics: bool,
+    /// Takes no more than so many bytes at once.
+    mouthful: Option<usize>,
+}
+
+impl Planted {
+    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.plan().written.clone()).unwrap()
+    }
+
+    fn audit(&self, required: bool, clock: &Arc<Manual>) -> Arc<Audit> {
+        let terms = terms(Destination::Stdout, required);
+        Audit::into_sink(Box::new(self.clone()), &terms, Arc::<Manual>::clone(clock)).unwrap()
+    }
+}
+
+impl Sink for Planted {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let mut plan = self.plan();
+        assert!(!plan.panics, "planted");
+        if let Some(kind) = plan.fails {
+            return Err(kind.into());
+        }
+        let taken = plan.mouthful.unwrap_or(lines.len()).min(lines.len());
+        plan.written.extend_from_slice(&lines[..taken]);
+        Ok(taken)
+    }
+}
+
+fn clock() -> Arc<Manual> {
+    Arc::new(Manual::at("2026-01-02T03:04:05.678901Z".parse::<Timestamp>().unwrap()))
+}
+
+#[test]
+fn a_record_says_who_did_what_when_with_which_key_and_by_which_call_of_the_kms() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(true, &clock);
+    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(record("plugin", Outcome::Refused("key_disabled"))).unwrap();
+    audit.close();
+    let text = sink.text();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["opened", "answer", "refusal", "closed"]);
+    let mut answer = lines[1].clone();
+    let digest = answer["ciphertext_digest"].take();
+    assert_eq!(digest.as_str().unwrap().len(), 64);
+    assert_eq!(digest, lines[2]["ciphertext_digest"], "equal ciphertexts are seen to be equal");
+    assert_eq!(answer["prev"].take(), lines[0]["hash"]);
+    assert_eq!(answer["hash"].take(), lines[2]["prev"]);
+    let expected = serde_json::json!({
+        "seq": 2, "prev": null, "event": "answer", "time": "2026-01-02T03:04:05.678901Z", "boot_us": 3_600_000_000_u64,
+        "caller": "plugin", "listener": "ack", "action": "Decrypt", "outcome": "hit", "key": "key-1",
+        "key_version": "v1", "ciphertext_digest": null, "request_id": "OURS", "kms_request_id": "THEIRS", "hash": null,
+    });
+    assert_eq!(answer, expected);
+    assert_eq!((&lines[2]["outcome"], &lines[2]["reason"]), (&"refused".into(), &"key_disabled".into()));
+    assert!(!text.contains("canary"));
+}
+
+#[test]
+fn a_digest_can_be_made_again_by_whoever_has_the_secret_and_by_nobody_else() {
+    let digest = |secret: Option<&[u8]>| {
+        let secret = secret.map(Secret::copied);
+        Keys::of(secret.as_ref()).unwrap().digest(b"a ciphertext")
+    };
+    assert_eq!(digest(Some(b"one")), digest(Some(b"one")));
+    assert_ne!(digest(Some(b"one")), digest(Some(b"two")));
+    assert_ne!(digest(None), digest(None), "another key with each start");
+}
+
+#[test]
+fn a_log_goes_on_after_a_restart_and_says_how_it_had_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    at(&path).close();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    at(&path).close();
+    let report = verified(&[&path]);
+    assert_eq!((report.verdict, report.records), (Verdict::Whole, 4));
+
+    // Killed: the last record is gone.
+    let text = fs::read_to_string(&path).unwrap();
+    let cut = text.trim_end().rfind('\n').unwrap() + 1;
+    for (end, expected) in [(cut, vec![Kind::UncleanEnd]), (cut + 30, vec![Kind::UncleanEnd]), (text.len() - 1, vec![])]
+    {
+        fs::write(&path, &text[..end]).unwrap();
+        at(&path).close();
+        let report = verified(&[&path]);
+        assert_eq!(kinds(&report), expected, "{:?}", fs::read_to_string(&path));
+    }
+
+    fs::write(&path, "hello\n").unwrap();
+    at(&path).close();
+    assert_eq!(kinds(&verified(&[&path])), [Kind::Unreadable]);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let first = at(&path);
+    let second = Audit::open(terms(Destination::File(path), true), Arc::new(System), Meters::none());
+    assert_eq!(second.map(|_| ()).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    first.close();
+}
+
+#[test]
+fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, first, copy] = ["audit.jsonl", "audit.jsonl.2", "audit.jsonl.1"].map(|name| folder.path().join(name));
+    let audit = at(&path);
+    let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    let _ = audit.accept(hit()).unwrap();
+    until("the first record", || lines(&path) == 2);
+    fs::rename(&path, &first).unwrap();
+    until("a new file, without any record", || lines(&path) == 1);
+    assert_eq!(lines(&first), 3);
+    let _ = audit.accept(hit()).unwrap();
+    until("the second record", || lines(&path) == 2);
+
+    // As logrotate does with `create`: another file is there at once.
+    let third = folder.path().join("audit.jsonl.3");
+    fs::rename(&path, &third).unwrap();
+    fs::write(&path, "").unwrap();
+    until("a beginning in the new file", || lines(&path) == 1);
+
+    // As logrotate does with `copytruncate`.
+    fs::copy(&path, &copy).unwrap();
+    fs::write(&path, "").unwrap();
+    until("a new beginning", || lines(&path) == 1);
+    let _ = audit.accept(hit()).unwrap();
+    audit.close();
+    let report = verified(&[&first, &third, &copy, &path]);
+    assert_eq!((report.verdict, report.records, kinds(&report)), (Verdict::Whole, 10, vec![]));
+}
+
+#[test]
+fn where_it_is_required_a_failing_sink_closes_the_door_until_it_takes_records_again() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(true, &clock);
+    let _ = audit.accept(hit()).unwrap();
+    until("the first record", || sink.text().lines().count() == 2);
+    sink.plan().fails = Some(io::ErrorKind::StorageFull);
+    // The first to find out are those who came before anybody knew.
+    until("closed", || audit.accept(hit()).is_err());
+    assert_eq!(audit.ready(), Err(Unaudited));
+    sink.plan().fails = None;
+    until("open again", || audit.ready().is_ok());
+    let _ = audit.accept(hit()).unwrap();
+    audit.close();
+    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited), "nothing is accepted after the end");
+    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
+    verifier.read("log", sink.text().as_bytes()).unwrap();
+    assert_eq!(verifier.finish().verdict, Verdict::Whole, "what was accepted was written, whatever came between");
+}
+
+#[test]
+fn where_it_is_not_required_losses_are_counted_and_recorded() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(false, &clock);
+    sink.plan().fails = Some(io::ErrorKind::StorageFull);
+    until("the sink was tried", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
+    for _ in 0..250 {
+        let _ = audit.accept(hit()).unwrap();
+    }
+    sink.plan().fails = None;
+    until("the loss is told", || sink.text().contains("gap"));
+    audit.close();
+    let written = sink.text().matches("\"answer\"").count() as u64;
+    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
+    verifier.read("log", sink.text().as_bytes()).unwrap();
+    let report = verifier.finish();
+    assert_eq!(kinds(&report), [Kind::Gap { dropped: 250 - written }]);
+    assert_eq!((report.verdict, written), (Verdict::Incomplete, 100));
+}
+
+#[test]
+fn a_sink_that_does_not_move_closes_the_door_after_a_second() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(true, &clock);
+    until("the beginning", || !sink.text().is_empty());
+    sink.plan().fails = Some(io::ErrorKind::WouldBlock);
+    let _ = audit.accept(hit()).unwrap();
+    until("the writer is at it", || audit.0.as_ref().unwrap().busy_us.load(Ordering::SeqCst) != 0);
+    clock.advance(Duration::from_secs(1));
+    let _ = audit.accept(hit()).unwrap();
+    clock.advance(Duration::from_micros(1));
+    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited));
+    sink.plan().fails = None;
+    until("open again", || audit.ready().is_ok());
+}
+
+#[test]
+fn a_writer_that_crashes_is_a_sink_that_fails() {
+    for required in [true, false] {
+        let (sink, clock) = (Planted::default(), clock());
+        let audit = sink.audit(required, &clock);
+        until("the beginning", || !sink.text().is_empty());
+        sink.plan().panics = true;
+        let accepted = || audit.accept(hit()).map(|_| ());
+        let _ = accepted();
+        until("the crash", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
+        assert_eq!(accepted(), if required { Err(Unaudited) } else { Ok(()) });
+        audit.close();
+    }
+}
+
+#[test]
+fn a_sink_that_takes_little_at_a_time_gets_all_of_it() {
+    let (sink, clock) = (Planted::default(), clock());
+    sink.plan().mouthful = Some(7);
+    let audit = sink.audit(true, &clock);
+    for _ in 0..20 {
+        let _ = audit.accept(hit()).unwrap();
+    }
+    audit.close();
+    assert_eq!(sink.text().lines().count(), 22);
+}
+
+#[test]
+fn refusals_in_a_loop_are_counted_and_leave_room_for_others() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(true, &clock);
+    for _ in 0..1000 {
+        audit.note(record("flood", Outcome::Refused("forbidden")));
+    }
+    audit.note(record("another", Outcome::Refused("forbidden")));
+    let _ = audit.accept(hit()).unwrap();
+    audit.close();
+    let text = sink.text();
+    let count = |what: &str| text.matches(what).count();
+    assert_eq!(count("\"caller\":\"flood\",\"listener\""), refusals::RECORDED_MAX as usize);
+    assert_eq!((count("\"another\""), count("\"answer\"")), (1, 1));
+    assert_eq!(count("\"event\":\"suppressed\""), 1);
+    assert!(text.contains("\"caller\":\"flood\",\"refusals\":980"), "{text}");
+}
+
+#[test]
+fn a_full_disk_is_told_by_the_system() {
+    let audit = at(Path::new("/dev/full"));
+    until("closed", || audit.ready().is_err());
+    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited));
+    audit.close();
+}
