@@ -18,12 +18,14 @@ pub(crate) struct Setting {
     pub(crate) retries: u32,
     /// Of one attempt upstream, and of a request.
     pub(crate) timeout: &'static str,
+    /// Further lines of the upstream.
+    pub(crate) upstream: &'static str,
 }
 
 impl Default for Setting {
     /// The daemon's own defaults, but no retries: each call of a client is at most one of the KMS.
     fn default() -> Self {
-        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s" }
+        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s", upstream: "" }
     }
 }
 
@@ -148,7 +150,7 @@ pub(crate) async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<
 
 fn config(emulator: &Daemon, address: &str, setting: Setting) -> String {
     let dir = Path::new(emulator.at("ca_file")).parent().unwrap().display().to_string();
-    let Setting { lease, probe, retries, timeout } = setting;
+    let Setting { lease, probe, retries, timeout, upstream } = setting;
     format!(
         r#"
 [upstream.emulator]
@@ -159,6 +161,7 @@ ca_file = "{ca}"
 credentials = {{ source = "file", id = "{id}", secret_file = "{secret}" }}
 retries = {retries}
 timeout = "{timeout}"
+{upstream}
 lease = {{ duration = "{lease}", probe = "{probe}" }}
 [[listener]]
 name = "tls"
