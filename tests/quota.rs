@@ -33,7 +33,7 @@ async fn with_its_quota_written_nothing_is_throttled_and_no_second_of_the_kms_se
     within(&drained, DEKS, 1.15);
     assert_eq!((drained.throttled, drained.busiest_second <= GRANTED as usize), (0, true), "{drained}");
     assert!(drained.longest_probe <= Duration::from_millis(50), "{drained}");
-    assert!(drained.longest_other <= Duration::from_millis(100), "{drained}");
+    assert!(drained.longest_other <= Duration::from_millis(150), "{drained}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,5 +76,5 @@ async fn a_storm_of_all_at_once_is_told_at_once_to_come_again_and_comes_through(
     assert!(drained.took < Duration::from_secs(20).mul_f64(1.15), "{drained}");
     assert_eq!((drained.throttled, drained.lapses, drained.refused_others), (0, 0, 0), "{drained}");
     // Whoever is refused is so at once, but for those who were overtaken by the other caller and by probes.
-    assert!(drained.refused_at_once > 1000 && drained.refused_late < 60, "{drained}");
+    assert!(drained.refused_at_once > 1000 && drained.refused_late < 100, "{drained}");
 }

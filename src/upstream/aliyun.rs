@@ -368,9 +368,14 @@ const USEFUL_MIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::auth::{Door, Entry, Identity};
+    use crate::claim::{Claim, ListenerName, Peer, PeerOrigin};
     use crate::clock::System;
-    use crate::kms::{Ciphertext, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyVersion};
+    use crate::kms::{Ciphertext, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyVersion, Read};
+    use crate::policy::{Grant, Policy, Rule};
     use crate::secret::Secret;
     use crate::upstream::rehearsal::{Act, Asked, Server, answer as http, soon};
 
@@ -541,6 +546,37 @@ mod tests {
         let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert!(matches!(fault.kind(), Kind::Throttled(Some(_))), "{fault}");
         assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn reads_that_are_throttled_pause_no_cryptography() {
+        let (server, upstream) = kms(|_, asked| match asked.header("x-acs-action") {
+            Some("DescribeKey") => http(429, "x-acs-retry-after: 9000\r\n", &said("Rejected.Throttling")),
+            _ => http(200, "", GOOD),
+        })
+        .await;
+        let describe = Call::Read(Read { action: Action::DescribeKey, key: None, extra: Extra::default() });
+        assert_eq!(kind(&upstream, &describe).await, Kind::Throttled(Some(Duration::from_secs(9))));
+        assert!(upstream.relay(&decrypt(), &anyone(), soon()).await.is_ok());
+        assert!(matches!(kind(&upstream, &describe).await, Kind::Throttled(Some(_))));
+        assert_eq!(server.asked().len(), 2);
+    }
+
+    #[test]
+    fn each_call_waits_in_the_lane_of_its_caller_and_urgency() {
+        let (listener, name) = (ListenerName::new("l"), CallerName::new("a"));
+        let entry = Entry { name: name.clone(), listener: listener.clone(), identity: Identity::Listener };
+        let peer = Peer { listener, origin: PeerOrigin::Unix(None), certificate_names: Arc::from([]) };
+        let door = Door::new(vec![entry]).unwrap();
+        let caller = door.admit(&peer, &Claim::Anonymous, System.now(), System.wall()).unwrap();
+        let rules = vec![Rule { actions: Action::ALL.to_vec(), keys: vec!["*".to_owned()] }];
+        let share = CallerName::new("group");
+        let policy = Policy::new(HashMap::from([(name, Grant { rules, share: share.clone() })]));
+        let of = |call: &Call| lane(&policy.permit(&caller, call).unwrap());
+        assert_eq!(of(&decrypt()), Priority::Call(share.clone()));
+        assert_eq!(of(&encrypt("key-1")), Priority::Write(share));
+        let ours = [policy.probe(), policy.follow(&KeyName::new("key-1")), policy.upkeep()];
+        assert_eq!(ours.each_ref().map(lane), [Priority::Probe, Priority::Probe, Priority::Refresh]);
     }
 
     #[tokio::test]

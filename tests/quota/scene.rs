@@ -248,7 +248,7 @@ impl Scene {
     async fn insist(&self, who: &Caller, ciphertext: &Ciphertext) {
         while let Err(fault) = self.ask(who, decrypt(ciphertext)).await {
             assert!(matches!(fault.kind(), Kind::Throttled(_) | Kind::Overloaded), "{fault}");
-            sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(250)).await;
         }
     }
 
