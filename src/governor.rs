@@ -1,178 +1,231 @@
-//! Keeps what one upstream is asked within what it grants: a window of calls in flight, a pause when it says "too
-//! many", and a budget for retries, so that its bad minute never becomes a storm; and shares that out fairly.
+//! Keeps what one upstream is asked within what it grants: a window of calls in flight, a pace within its quota, a pause
+//! when it says "too many", and a budget for retries, so that its bad minute never becomes a storm; and shares that out, by
+//! urgency and fairly.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-use crate::clock::{Clock, Deadline, Moment};
+use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
 
 mod budgets;
+mod gate;
 mod lanes;
+mod pace;
+mod pauses;
+mod queue;
+mod quota;
 
 use budgets::Budgets;
-use lanes::{Lanes, Shed, Ticket};
+use gate::{Gate, Ticket};
+use queue::{Said, Turned, USEFUL};
+pub use quota::{NotAQuota, Quota};
 
 /// How much one upstream is asked at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Calls in flight, at least 1.
     pub in_flight: usize,
-    /// Calls that wait for one of those places, or for the end of a pause; more are shed. While all these seats are
-    /// taken, a lane with less than its even part of them may still come: the last of the longest lane goes for it.
+    /// Calls that wait for their turn; more are turned away. While all these seats are taken, a lane with less than its
+    /// even part of them may still come: the last of the longest lane goes for it, and background work before calls.
     pub queued: usize,
+    /// Calls in any second, where that is known.
+    pub quota: Option<Quota>,
 }
 
-/// On whose account something is asked, and so in which lane it waits.
+/// On whose account something is asked, and so in which lane it waits. The order is that of [`Class`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Priority<L> {
-    /// For a caller, or several that share: waits its turn in their lane, and the lanes take turns.
-    Call(L),
-    /// For ourselves, and nobody is waiting for it: goes when no call waits.
-    Upkeep,
-    /// Has places of its own, and goes out during a pause as well: a few calls a second at most.
+    /// For the leases. Has places and a part of the quota of its own, and goes out during a pause as well: a few calls a
+    /// second at most.
     Probe,
+    /// An Encrypt or a GenerateDataKey for a caller, or several that share: waits its turn in their lane.
+    Write(L),
+    /// Any other call for them.
+    Call(L),
+    /// For ourselves, and nobody waits for it: goes when no call waits.
+    Refresh,
+    /// What somebody may ask for: goes when nothing else waits.
+    WarmUp,
 }
 
-/// The guard of one upstream's pauses. Every attempt, retries included, needs a [`Pass`].
+/// What kind of work something is, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// As [`Priority::Probe`].
+    Probe,
+    /// As [`Priority::Write`].
+    Write,
+    /// As [`Priority::Call`].
+    Call,
+    /// As [`Priority::Refresh`].
+    Refresh,
+    /// As [`Priority::WarmUp`].
+    WarmUp,
+}
+
+impl Class {
+    /// Every class, in order.
+    pub const ALL: [Self; 5] = [Self::Probe, Self::Write, Self::Call, Self::Refresh, Self::WarmUp];
+
+    /// A fixed word for metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Write => "write",
+            Self::Call => "call",
+            Self::Refresh => "refresh",
+            Self::WarmUp => "warm_up",
+        }
+    }
+
+    const fn is_background(self) -> bool {
+        matches!(self, Self::Refresh | Self::WarmUp)
+    }
+}
+
+impl<L> Priority<L> {
+    /// Its class.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Probe => Class::Probe,
+            Self::Write(_) => Class::Write,
+            Self::Call(_) => Class::Call,
+            Self::Refresh => Class::Refresh,
+            Self::WarmUp => Class::WarmUp,
+        }
+    }
+}
+
+/// What passes, what waits and what was turned away, by class in the order of [`Class::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tally {
+    /// The calls per second that are allowed now; none where no limit is known.
+    pub limit: Option<f64>,
+    /// Those who wait.
+    pub waiting: [usize; Class::ALL.len()],
+    /// Attempts let through since the start.
+    pub taken: [u64; Class::ALL.len()],
+    /// Those turned away, or whose deadline passed while they waited, since the start.
+    pub turned: [u64; Class::ALL.len()],
+}
+
+/// The guard of one upstream's quota. Every attempt, retries included, needs a [`Pass`].
 ///
-/// Fair between lanes, whatever names them: a free place goes to the lane with the fewest calls in flight, and among
-/// equals to the one that waits longest. A lane that is alone may fill the window. One that has nothing in
-/// flight waits for one place to become free, and for one more for each other such lane that waits before it, however
-/// many calls wait in other lanes; so for `timeout` at the very most, where every call in flight hangs, and on average
-/// for a call's time divided by the window. What the upstream says of its quota, it says to all: a pause is for all.
+/// The most urgent goes first; but a flood of writes leaves every fourth turn to the other calls. Only background work can
+/// wait without end, and what it would have fetched is fetched when somebody asks for it. Within a class turns are fair
+/// between lanes, whatever names them: the next is of the lane with the fewest calls in flight, and among equals of the one
+/// that waits longest. A lane that is alone may have everything. One that has nothing in flight waits for one turn, and for
+/// one more for each other such lane that waits before it, however many calls wait in other lanes; so without a quota for
+/// `timeout` at the very most, where every call in flight hangs, and on average for a call's time divided by the window.
+///
+/// What the upstream says of its quota, it says to all: pause and pace are for all. In no second is it asked more than
+/// [`Limits::quota`]; less, and without one, by what it throttles.
 #[derive(Debug)]
 pub struct Governor<L> {
     clock: Arc<dyn Clock>,
-    places: Lanes<L>,
-    /// For probes alone: leases live by them, so neither a queue nor a pause may stand before one.
-    reserved: Semaphore,
-    pauses: Mutex<Pauses>,
-    budgets: Mutex<Budgets<Priority<L>>>,
+    gate: Gate<L>,
+    budgets: Mutex<Budgets<Account<L>>>,
+}
+
+/// Whose retries are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Account<L> {
+    Caller(L),
+    Probes,
+    Background,
 }
 
 impl<L: Clone + Eq + Hash> Governor<L> {
-    /// A governor with an open window and a full retry budget.
+    /// A governor with an open window, the whole quota and a full retry budget.
     #[must_use]
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            places: Lanes::new(limits.in_flight.max(1), limits.queued),
-            reserved: Semaphore::new(RESERVED),
-            pauses: Mutex::new(Pauses::new()),
-            budgets: Mutex::new(Budgets::new()),
-        }
+        let gate = Gate::new(limits, Arc::clone(&clock));
+        Self { clock, gate, budgets: Mutex::new(Budgets::new()) }
     }
 
-    /// Waits for a place in the window, through a pause if it ends in time. Dropping the future gives the wait up.
+    /// Waits to be let through, if that can be in time. Dropping the future gives the wait up.
     ///
     /// # Errors
-    /// [`Kind::Throttled`] at once where a pause outlasts `deadline`; [`Kind::Overloaded`] where too many wait
-    /// already, or in this lane more than its part while others come, or no place was free before `deadline`.
+    /// [`Kind::Throttled`], with the time after which to come again, where by pause or quota the turn would come too late
+    /// for an answer before `deadline`; [`Kind::Overloaded`] where that is by the window alone, or too many wait, or in
+    /// this lane more than its part while others come. At once as far as it can be told at once, and else as soon as it
+    /// can, at the latest shortly before `deadline`.
     pub async fn admit<'a>(&'a self, priority: &'a Priority<L>, deadline: Deadline) -> Result<Pass<'a, L>, Fault> {
-        if *priority == Priority::Probe {
-            return Ok(Pass(Place::Reserved(self.reserved_place(deadline).await?)));
-        }
-        let open = self.pause() == Duration::ZERO;
-        let ticket = self.places.enter(priority, open).ok_or(Fault::proxy(Kind::Overloaded))?;
-        loop {
-            self.wait_out_pause(&ticket, deadline).await?;
-            self.wait_in_line(&ticket, deadline).await?;
-            if self.pause() == Duration::ZERO {
-                return Ok(Pass(Place::Shared(ticket)));
-            }
+        let ticket = self.gate.enter(priority, deadline).map_err(turned)?;
+        let patience = deadline.remaining(self.clock.now()).saturating_sub(USEFUL);
+        match tokio::time::timeout(patience, ticket.called()).await {
+            Ok(Ok(())) => Ok(Pass(ticket)),
+            Ok(Err(why)) => Err(turned(why)),
+            Err(_) => Err(turned(ticket.late())),
         }
     }
 
-    /// Counts a call (not its retries) towards the retry budget of its lane.
+    /// Counts a call (not its retries) towards the retry budget of its caller.
     pub fn called(&self, priority: &Priority<L>) {
         let now = self.clock.now();
-        self.budgets().called(priority, now);
+        self.budgets().called(&account(priority), now);
     }
 
-    /// Takes one retry from the budget of the lane: about one for each ten calls, and a few to begin with. `false`
-    /// where it is spent: the failure goes to the caller. Lanes do not share, so an ill upstream sees a tenth more
-    /// than it is asked, and five to ten further attempts for each lane.
+    /// Takes one retry from the budget of the caller: about one for each ten calls, and a few to begin with. `false`
+    /// where it is spent: the failure goes to the caller. Callers do not share, so an ill upstream sees a tenth more
+    /// than it is asked, and five to ten further attempts for each.
     #[must_use]
     pub fn may_retry(&self, priority: &Priority<L>) -> bool {
         let now = self.clock.now();
-        self.budgets().take_retry(priority, now)
-    }
-
-    /// The upstream said "too many": nobody asks for `after`, or where it named no time for one that doubles with
-    /// each further such answer. Answers to what was in flight when a pause began
-    /// do not lengthen it, unless they name a later time.
-    pub fn throttled(&self, after: Option<Duration>) {
-        let now = self.clock.now();
-        self.pauses().throttled(now, after, random());
-    }
-
-    /// The upstream answered: the next pause starts small again.
-    pub fn answered(&self) {
-        self.pauses().answered();
+        self.budgets().take_retry(&account(priority), now)
     }
 
     /// What is left of a pause; zero where there is none.
     #[must_use]
     pub fn pause(&self) -> Duration {
-        let now = self.clock.now();
-        self.pauses().pause(now)
+        self.gate.pause()
     }
 
-    async fn wait_out_pause(&self, ticket: &Ticket<'_, L>, deadline: Deadline) -> Result<(), Fault> {
-        loop {
-            let pause = self.pause();
-            if pause == Duration::ZERO {
-                return Ok(());
-            }
-            ticket.stand_aside();
-            if pause >= deadline.remaining(self.clock.now()) {
-                return Err(Fault::kms(Kind::Throttled(Some(pause))));
-            }
-            if let Ok(Err(Shed)) = tokio::time::timeout(pause, ticket.called()).await {
-                return Err(Fault::proxy(Kind::Overloaded));
-            }
-        }
+    /// How things stand.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.gate.tally()
     }
 
-    async fn wait_in_line(&self, ticket: &Ticket<'_, L>, deadline: Deadline) -> Result<(), Fault> {
-        ticket.line_up();
-        let left = deadline.remaining(self.clock.now());
-        match tokio::time::timeout(left, ticket.called()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Shed)) | Err(_) => Err(Fault::proxy(Kind::Overloaded)),
-        }
-    }
-
-    async fn reserved_place(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, Fault> {
-        let left = deadline.remaining(self.clock.now());
-        match tokio::time::timeout(left, self.reserved.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(Fault::proxy(Kind::Overloaded)),
-        }
-    }
-
-    fn pauses(&self) -> MutexGuard<'_, Pauses> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn budgets(&self) -> MutexGuard<'_, Budgets<Priority<L>>> {
+    fn budgets(&self) -> MutexGuard<'_, Budgets<Account<L>>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in the window, free again when dropped.
+/// Leave for one attempt. Dropped without a word of what came of it, it counts as sent, and says nothing of the quota.
 #[derive(Debug)]
-pub struct Pass<'a, L: Clone + Eq + Hash>(#[allow(dead_code, reason = "it is there to be dropped")] Place<'a, L>);
+pub struct Pass<'a, L: Clone + Eq + Hash>(Ticket<'a, L>);
 
-#[derive(Debug)]
-#[allow(dead_code, reason = "they are there to be dropped")]
-enum Place<'a, L: Clone + Eq + Hash> {
-    Reserved(SemaphorePermit<'a>),
-    Shared(Ticket<'a, L>),
+impl<L: Clone + Eq + Hash> Pass<'_, L> {
+    /// The upstream did what was asked.
+    pub fn answered(self) {
+        self.0.heard(Said::Answered);
+    }
+
+    /// The upstream said "too many": nobody asks for `after`, or where it named no time for one that doubles with each
+    /// further such answer; and then fewer at a time.
+    pub fn throttled(self, after: Option<Duration>) {
+        self.0.heard(Said::Throttled(after));
+    }
+}
+
+const fn turned(why: Turned) -> Fault {
+    match why {
+        Turned::Crowded => Fault::proxy(Kind::Overloaded),
+        Turned::Late(after) => Fault::kms(Kind::Throttled(Some(after))),
+    }
+}
+
+fn account<L: Clone>(priority: &Priority<L>) -> Account<L> {
+    match priority {
+        Priority::Write(caller) | Priority::Call(caller) => Account::Caller(caller.clone()),
+        Priority::Probe => Account::Probes,
+        Priority::Refresh | Priority::WarmUp => Account::Background,
+    }
 }
 
 /// Half of `span` at least and all of it at most, at random: so that those who failed together do not try together.
@@ -187,40 +240,6 @@ pub fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {
     base.saturating_mul(2_u32.saturating_pow(times)).min(cap)
 }
 
-/// Pauses, without waiting: the part that decides.
-#[derive(Debug)]
-struct Pauses {
-    until: Moment,
-    throttles: u32,
-}
-
-impl Pauses {
-    const fn new() -> Self {
-        Self { until: Moment::BOOT, throttles: 0 }
-    }
-
-    const fn pause(&self, now: Moment) -> Duration {
-        self.until.since(now)
-    }
-
-    fn throttled(&mut self, now: Moment, after: Option<Duration>, random: u64) {
-        let paused = self.pause(now) > Duration::ZERO;
-        let pause = match after {
-            Some(asked) => asked.clamp(PAUSE_MIN, PAUSE_MAX),
-            None if paused => return,
-            None => spread(doubled(PAUSE_FIRST, self.throttles, PAUSE_MAX), random),
-        };
-        if !paused {
-            self.throttles = self.throttles.saturating_add(1);
-        }
-        self.until = self.until.max(now + pause);
-    }
-
-    const fn answered(&mut self) {
-        self.throttles = 0;
-    }
-}
-
 fn spread(span: Duration, random: u64) -> Duration {
     let half = span / 2;
     let thousandths = u32::try_from(random % 1001).unwrap_or(0);
@@ -232,61 +251,23 @@ fn random() -> u64 {
     getrandom::u64().unwrap_or(500)
 }
 
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// Alibaba Cloud counts its quota by the second, so a first pause of a part of one often suffices.
-const PAUSE_FIRST: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Places for probes.
-const RESERVED: usize = 4;
-
 #[cfg(test)]
 mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::clock::Manual;
+    use crate::clock::{Manual, Moment};
 
     fn at(seconds: u64) -> Moment {
         Moment::BOOT + Duration::from_secs(seconds)
     }
 
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     const CALL: Priority<u32> = Priority::Call(0);
-
-    /// The longest jitter.
-    const LATEST: u64 = 1000;
-
-    #[test]
-    fn a_pause_doubles_with_each_throttling_after_it_and_starts_small_after_an_answer() {
-        let mut pauses = Pauses::new();
-        let mut lasted = Vec::new();
-        for step in 1..=8 {
-            pauses.throttled(at(100 * step), None, LATEST);
-            lasted.push(pauses.pause(at(100 * step)).as_millis());
-        }
-        assert_eq!(lasted, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        pauses.answered();
-        pauses.throttled(at(1000), None, LATEST);
-        assert_eq!(pauses.pause(at(1000)), PAUSE_FIRST);
-    }
-
-    #[test]
-    fn a_pause_lasts_as_long_as_the_upstream_says_up_to_the_cap() {
-        let mut pauses = Pauses::new();
-        pauses.throttled(at(1), Some(Duration::from_secs(3)), LATEST);
-        assert_eq!(pauses.pause(at(1)), Duration::from_secs(3));
-        pauses.throttled(at(1), Some(Duration::from_secs(3600)), LATEST);
-        assert_eq!(pauses.pause(at(1)), PAUSE_MAX);
-        assert_eq!(pauses.pause(at(11)), Duration::ZERO);
-    }
-
-    #[test]
-    fn answers_to_what_was_in_flight_do_not_lengthen_the_pause() {
-        let mut pauses = Pauses::new();
-        for _ in 0..64 {
-            pauses.throttled(at(1), None, LATEST);
-        }
-        assert_eq!(pauses.pause(at(1)), PAUSE_FIRST);
-    }
+    const WRITE: Priority<u32> = Priority::Write(0);
 
     #[test]
     fn jitter_keeps_between_half_and_whole() {
@@ -309,11 +290,26 @@ mod tests {
     }
 
     fn governor(in_flight: usize, queued: usize) -> Governor<u32> {
-        Governor::new(Limits { in_flight, queued }, Arc::new(Paused(tokio::time::Instant::now())))
+        let limits = Limits { in_flight, queued, quota: None };
+        Governor::new(limits, Arc::new(Paused(tokio::time::Instant::now())))
     }
 
-    fn within(governor: &Governor<u32>, millis: u64) -> Deadline {
-        Deadline::after(governor.clock.now(), Duration::from_millis(millis))
+    fn paced(calls: u32) -> Arc<Governor<u32>> {
+        let limits = Limits { in_flight: 64, queued: 16_384, quota: Some(Quota::per_second(calls)) };
+        Arc::new(Governor::new(limits, Arc::new(Paused(tokio::time::Instant::now()))))
+    }
+
+    fn within(governor: &Governor<u32>, patience: u64) -> Deadline {
+        Deadline::after(governor.clock.now(), millis(patience))
+    }
+
+    async fn pause(governor: &Governor<u32>, pause: Duration) {
+        let pass = governor.admit(&Priority::Probe, within(governor, 1000)).await.unwrap();
+        pass.throttled(Some(pause));
+    }
+
+    fn waiting(governor: &Governor<u32>) -> usize {
+        governor.tally().waiting.iter().sum()
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,71 +319,92 @@ mod tests {
         let first = governor.admit(&CALL, deadline).await.unwrap();
         let next = governor.admit(&CALL, deadline);
         let leave = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(millis(300)).await;
             drop(first);
         };
         let (next, ()) = tokio::join!(next, leave);
-        assert_eq!(governor.clock.now(), at(1) + Duration::from_millis(300));
+        assert_eq!(governor.clock.now(), at(1) + millis(300));
         drop(next.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_for_a_place_ends_with_the_deadline() {
+    async fn a_wait_for_a_place_ends_with_what_of_the_deadline_would_not_do_for_an_attempt() {
         let governor = governor(1, 8);
         let _first = governor.admit(&CALL, within(&governor, 1000)).await.unwrap();
         let fault = governor.admit(&CALL, within(&governor, 50)).await.unwrap_err();
-        assert_eq!((fault, governor.clock.now()), (Fault::proxy(Kind::Overloaded), at(1) + Duration::from_millis(50)));
+        assert_eq!((fault, governor.clock.now()), (Fault::proxy(Kind::Overloaded), at(1) + millis(40)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_finds_the_queue_full_is_shed_at_once() {
+    async fn who_finds_the_queue_full_is_turned_away_at_once() {
         let governor = governor(1, 1);
         let _first = governor.admit(&CALL, within(&governor, 1000)).await.unwrap();
-        let waiting = governor.admit(&CALL, within(&governor, 1000));
-        let shed = async { (governor.admit(&CALL, within(&governor, 1000)).await.unwrap_err(), governor.clock.now()) };
-        let (waiting, shed) = tokio::join!(waiting, shed);
-        assert_eq!(shed, (Fault::proxy(Kind::Overloaded), at(1)));
-        assert_eq!(waiting.unwrap_err(), Fault::proxy(Kind::Overloaded));
-        assert_eq!(governor.places.waiting(), 0);
+        let second = governor.admit(&CALL, within(&governor, 1000));
+        let third = async { (governor.admit(&CALL, within(&governor, 1000)).await.unwrap_err(), governor.clock.now()) };
+        let (second, third) = tokio::join!(second, third);
+        assert_eq!(third, (Fault::proxy(Kind::Overloaded), at(1)));
+        assert_eq!(second.unwrap_err(), Fault::proxy(Kind::Overloaded));
+        assert_eq!((waiting(&governor), governor.tally().turned), (0, [0, 0, 2, 0, 0]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_beyond_the_deadline_fails_fast_and_a_shorter_one_is_waited_out() {
         let governor = governor(4, 8);
-        let pause = Duration::from_millis(500);
-        governor.throttled(Some(pause));
+        pause(&governor, millis(500)).await;
         let fault = governor.admit(&CALL, within(&governor, 400)).await.unwrap_err();
-        assert_eq!((fault, governor.clock.now()), (Fault::kms(Kind::Throttled(Some(pause))), at(1)));
+        assert_eq!((fault, governor.clock.now()), (Fault::kms(Kind::Throttled(Some(millis(500)))), at(1)));
         drop(governor.admit(&CALL, within(&governor, 2000)).await.unwrap());
-        assert!(governor.clock.now().since(at(1)) >= pause);
+        assert!(governor.clock.now().since(at(1)) >= millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_when_a_pause_begins_that_outlasts_it_is_told_at_once() {
+        let governor = governor(1, 8);
+        let first = governor.admit(&CALL, within(&governor, 1000)).await.unwrap();
+        let wait = async |patience| {
+            let outcome = governor.admit(&CALL, within(&governor, patience)).await.map(drop);
+            (outcome, governor.clock.now().since(at(1)))
+        };
+        let throttle = async {
+            tokio::time::sleep(millis(100)).await;
+            first.throttled(Some(millis(2000)));
+        };
+        let (hasty, patient, ()) = tokio::join!(wait(1500), wait(4000), throttle);
+        assert_eq!(hasty, (Err(Fault::kms(Kind::Throttled(Some(millis(2000))))), millis(100)));
+        assert_eq!(patient.0, Ok(()));
     }
 
     #[tokio::test]
     async fn a_probe_waits_for_neither_the_queue_nor_a_pause() {
         let clock: Arc<dyn Clock> = Arc::new(Manual::at("2026-01-02T03:04:05Z".parse().unwrap()));
-        let governor = Governor::new(Limits { in_flight: 1, queued: 0 }, Arc::clone(&clock));
+        let governor = Governor::new(Limits { in_flight: 1, queued: 0, quota: None }, Arc::clone(&clock));
         let deadline = Deadline::after(clock.now(), Duration::from_secs(1));
-        let _busy = governor.admit(&CALL, deadline).await.unwrap();
-        governor.throttled(Some(Duration::from_secs(60)));
+        let busy = governor.admit(&CALL, deadline).await.unwrap();
+        busy.throttled(Some(Duration::from_secs(60)));
         assert!(governor.admit(&CALL, deadline).await.is_err());
         assert!(governor.admit(&Priority::Probe, deadline).await.is_ok());
     }
 
     /// Who was admitted, in that order; each call takes 20 ms.
     type Order = Arc<Mutex<Vec<Priority<u32>>>>;
+    type Asking = JoinHandle<Result<(), Fault>>;
 
-    fn ask(governor: &Arc<Governor<u32>>, order: &Order, lane: Priority<u32>) -> JoinHandle<Result<(), Fault>> {
+    fn ask(governor: &Arc<Governor<u32>>, order: &Order, lane: Priority<u32>) -> Asking {
         let (governor, order) = (Arc::clone(governor), Arc::clone(order));
         tokio::spawn(async move {
             let pass = governor.admit(&lane, within(&governor, 100_000)).await?;
             order.lock().unwrap().push(lane.clone());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            drop(pass);
+            tokio::time::sleep(millis(20)).await;
+            pass.answered();
             Ok(())
         })
     }
 
-    async fn all(calls: Vec<JoinHandle<Result<(), Fault>>>) -> Vec<Result<(), Fault>> {
+    fn crowd(governor: &Arc<Governor<u32>>, order: &Order, lane: &Priority<u32>, count: usize) -> Vec<Asking> {
+        (0..count).map(|_| ask(governor, order, lane.clone())).collect()
+    }
+
+    async fn all(calls: Vec<Asking>) -> Vec<Result<(), Fault>> {
         let mut ended = Vec::new();
         for call in calls {
             ended.push(call.await.unwrap());
@@ -398,32 +415,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_call_behind_a_flood_of_another_lane_has_the_next_place_that_is_freed() {
         let (governor, order) = (Arc::new(governor(4, 16_384)), Order::default());
-        let flood = (0..10_000).map(|_| ask(&governor, &order, CALL)).collect();
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        assert_eq!(governor.places.waiting(), 10_000 - 8);
+        let flood = crowd(&governor, &order, &CALL, 10_000);
+        tokio::time::sleep(millis(30)).await;
+        assert_eq!(waiting(&governor), 10_000 - 8);
         let other = Priority::Call(1);
         ask(&governor, &order, other.clone()).await.unwrap().unwrap();
         assert_eq!(order.lock().unwrap().iter().position(|lane| *lane == other), Some(8));
         assert!(all(flood).await.iter().all(Result::is_ok));
-        assert_eq!(governor.places.waiting(), 0);
+        assert_eq!(waiting(&governor), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_sheds_from_the_flood_while_another_lane_is_let_in() {
+    async fn a_full_queue_turns_the_flood_away_while_another_lane_is_let_in() {
         let (governor, order) = (Arc::new(governor(1, 10)), Order::default());
-        let flood = (0..15).map(|_| ask(&governor, &order, CALL)).collect();
+        let flood = crowd(&governor, &order, &CALL, 15);
         tokio::task::yield_now().await;
-        let others = (0..5).map(|_| ask(&governor, &order, Priority::Call(1))).collect();
+        let others = crowd(&governor, &order, &Priority::Call(1), 5);
         assert_eq!(all(others).await, vec![Ok(()); 5]);
         let shed = all(flood).await.into_iter().filter(|it| *it == Err(Fault::proxy(Kind::Overloaded))).count();
         assert_eq!(shed, 9);
-        assert_eq!(governor.clock.now(), at(1) + 11 * Duration::from_millis(20));
+        assert_eq!(governor.clock.now(), at(1) + 11 * millis(20));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_out_a_pause_can_be_shed_for_another_lane_and_is_told_at_once() {
+    async fn who_waits_out_a_pause_can_give_way_to_another_lane_and_is_told_at_once() {
         let governor = governor(1, 2);
-        governor.throttled(Some(Duration::from_secs(1)));
+        pause(&governor, Duration::from_secs(1)).await;
         let wait = async |lane: &Priority<u32>| {
             let outcome = governor.admit(lane, within(&governor, 5000)).await.map(drop);
             (outcome, governor.clock.now() >= at(2))
@@ -437,52 +454,166 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn probes_and_pauses_know_no_lanes() {
         let (governor, order) = (Arc::new(governor(1, 100)), Order::default());
-        let flood = (0..50).map(|_| ask(&governor, &order, CALL)).collect();
+        let flood = crowd(&governor, &order, &CALL, 50);
         tokio::task::yield_now().await;
         drop(governor.admit(&Priority::Probe, within(&governor, 1)).await.unwrap());
         assert_eq!(governor.clock.now(), at(1));
-        let pause = Duration::from_millis(500);
-        governor.throttled(Some(pause));
+        pause(&governor, millis(500)).await;
         let other = governor.admit(&Priority::Call(1), within(&governor, 400)).await.map(drop);
-        assert_eq!(other, Err(Fault::kms(Kind::Throttled(Some(pause)))));
+        assert_eq!(other, Err(Fault::kms(Kind::Throttled(Some(millis(500))))));
         assert!(all(flood).await.iter().all(Result::is_ok));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn upkeep_goes_when_no_call_waits_and_waits_no_longer_than_its_deadline() {
+    async fn background_work_goes_when_no_call_waits_and_what_may_be_asked_for_after_what_is_kept() {
         let (governor, order) = (Arc::new(governor(1, 100)), Order::default());
-        let flood: Vec<_> = (0..50).map(|_| ask(&governor, &order, CALL)).collect();
+        let flood = crowd(&governor, &order, &CALL, 50);
         tokio::task::yield_now().await;
-        let hasty = governor.admit(&Priority::Upkeep, within(&governor, 200)).await.map(drop);
+        let hasty = governor.admit(&Priority::Refresh, within(&governor, 200)).await.map(drop);
         assert_eq!(hasty, Err(Fault::proxy(Kind::Overloaded)));
-        ask(&governor, &order, Priority::Upkeep).await.unwrap().unwrap();
-        assert_eq!(order.lock().unwrap().iter().position(|lane| *lane == Priority::Upkeep), Some(50));
+        let warm = ask(&governor, &order, Priority::WarmUp);
+        ask(&governor, &order, Priority::Refresh).await.unwrap().unwrap();
+        warm.await.unwrap().unwrap();
+        assert_eq!(order.lock().unwrap()[50..], [Priority::Refresh, Priority::WarmUp]);
         all(flood).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_go_first_and_leave_every_fourth_turn_to_the_other_calls() {
+        let (governor, order) = (paced(100), Order::default());
+        let calls = crowd(&governor, &order, &CALL, 100);
+        tokio::time::sleep(millis(105)).await;
+        let before = order.lock().unwrap().len();
+        let writes = crowd(&governor, &order, &WRITE, 30);
+        assert!(all(writes).await.iter().all(Result::is_ok));
+        let since: String =
+            order.lock().unwrap()[before..].iter().map(|it| if *it == WRITE { 'w' } else { 'c' }).collect();
+        assert_eq!(since[..40], "wwwc".repeat(10));
+        assert!(all(calls).await.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_have_its_turn_in_time_is_told_at_once_after_how_long_to_come_again() {
+        let (governor, order) = (paced(100), Order::default());
+        let flood = crowd(&governor, &order, &CALL, 500);
+        tokio::time::sleep(millis(1000)).await;
+        let before = governor.clock.now();
+        // Some 400 wait, which is four seconds.
+        let fault = governor.admit(&CALL, within(&governor, 2000)).await.unwrap_err();
+        assert_eq!(governor.clock.now(), before);
+        let Kind::Throttled(Some(after)) = fault.kind() else { panic!("{fault}") };
+        assert!((millis(2000)..millis(2400)).contains(after), "{after:?}");
+        // As it was told.
+        tokio::time::sleep(*after).await;
+        assert_eq!(governor.admit(&CALL, within(&governor, 2000)).await.map(drop), Ok(()));
+        // And another lane has its turn anyway.
+        let before = governor.clock.now();
+        assert_eq!(governor.admit(&Priority::Call(1), within(&governor, 100)).await.map(drop), Ok(()));
+        assert!(governor.clock.now().since(before) <= millis(20));
+        assert!(all(flood).await.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_could_have_made_it_until_the_pace_fell_is_told_at_once() {
+        let (governor, order) = (paced(100), Order::default());
+        let flood = crowd(&governor, &order, &CALL, 150);
+        tokio::time::sleep(millis(1000)).await;
+        let wait = async |patience| {
+            let outcome = governor.admit(&CALL, within(&governor, patience)).await.map(drop);
+            (
+                outcome.map_err(|fault| matches!(fault.kind(), Kind::Throttled(Some(_)))),
+                governor.clock.now().since(at(1)),
+            )
+        };
+        let throttle = async {
+            let pass = governor.admit(&Priority::Probe, within(&governor, 1000)).await.unwrap();
+            tokio::time::sleep(millis(5)).await;
+            pass.throttled(Some(millis(10)));
+        };
+        let (hasty, patient, ()) = tokio::join!(wait(650), wait(2000), throttle);
+        assert_eq!((hasty, patient.0), ((Err(true), millis(1005)), Ok(())));
+        assert!(all(flood).await.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_quota_probes_go_at_once_beside_a_flood_and_within_the_same_quota() {
+        let (governor, order) = (paced(100), Order::default());
+        let flood = crowd(&governor, &order, &CALL, 1000);
+        for _ in 0..20 {
+            tokio::time::sleep(millis(500)).await;
+            let before = governor.clock.now();
+            let pass = governor.admit(&Priority::Probe, within(&governor, 100)).await.unwrap();
+            assert_eq!(governor.clock.now(), before);
+            tokio::time::sleep(millis(20)).await;
+            pass.answered();
+        }
+        assert!(all(flood).await.iter().all(Result::is_ok));
+        // 1,020 calls at 98 in 1.02 seconds, and the reserve.
+        let took = governor.clock.now().since(at(1));
+        assert!((millis(10_200)..millis(10_800)).contains(&took), "{took:?}");
+        assert_eq!(governor.tally().taken, [20, 0, 1000, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_keeps_the_time_may_leave_and_another_keeps_it() {
+        let governor = paced(100);
+        let (mut passes, mut turned) = (0, 0);
+        let waiters: Vec<_> = (0..200_u64)
+            .map(|number| {
+                let governor = Arc::clone(&governor);
+                // Most of them are dropped while they wait, each at another time.
+                let patience = if number % 4 == 0 { 10_000 } else { number * 7 };
+                tokio::spawn(async move {
+                    let admitted = governor.admit(&CALL, within(&governor, 10_000));
+                    tokio::time::timeout(millis(patience), admitted).await.map(|pass| pass.unwrap().answered())
+                })
+            })
+            .collect();
+        for waiter in waiters {
+            *(if waiter.await.unwrap().is_ok() { &mut passes } else { &mut turned }) += 1;
+        }
+        assert!(passes >= 50 && turned > 20, "{passes} {turned}");
+        assert_eq!((waiting(&governor), governor.tally().turned[2]), (0, turned));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn under_stress_no_wake_up_and_no_place_is_lost() {
+        for quota in [None, Some(Quota::per_second(20_000))] {
+            stress(Limits { in_flight: 3, queued: 200, quota }).await;
+        }
+    }
+
+    async fn stress(limits: Limits) {
         let clock: Arc<dyn Clock> = Arc::new(crate::clock::System);
-        let governor = Arc::new(Governor::<u32>::new(Limits { in_flight: 3, queued: 200 }, Arc::clone(&clock)));
+        let governor = Arc::new(Governor::<u32>::new(limits, Arc::clone(&clock)));
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..40_u32 {
             let (governor, clock) = (Arc::clone(&governor), Arc::clone(&clock));
             tasks.spawn(async move {
-                let lane = if number % 10 == 9 { Priority::Upkeep } else { Priority::Call(number % 5) };
+                let lane = match number % 10 {
+                    9 => Priority::Refresh,
+                    8 => Priority::Write(number % 5),
+                    7 => Priority::Probe,
+                    _ => Priority::Call(number % 5),
+                };
                 let mut admitted = 0_u32;
                 for round in 0..500_u32 {
                     // Some give up while they wait, at any moment of it.
-                    let patience = if (number + round) % 7 == 0 { u64::from(round % 5) * 20 } else { 60_000_000 };
-                    let deadline = Deadline::after(clock.now(), Duration::from_micros(patience));
-                    if let Ok(pass) = governor.admit(&lane, deadline).await {
-                        admitted += 1;
-                        tokio::task::yield_now().await;
-                        drop(pass);
-                    } else {
-                        assert_ne!(patience, 60_000_000, "a place was freed and nobody told");
-                    }
-                    if number == 0 && round % 100 == 50 {
-                        governor.throttled(Some(Duration::from_millis(2)));
+                    let hasty = (number + round) % 7 == 0;
+                    let deadline = Deadline::after(clock.now(), Duration::from_secs(60));
+                    let patience =
+                        if hasty { Duration::from_micros(u64::from(round % 5) * 20) } else { millis(60_000) };
+                    match tokio::time::timeout(patience, governor.admit(&lane, deadline)).await {
+                        Ok(Ok(pass)) => {
+                            admitted += 1;
+                            tokio::task::yield_now().await;
+                            if number == 0 && round % 100 == 50 {
+                                pass.throttled(Some(millis(2)));
+                            } else {
+                                pass.answered();
+                            }
+                        }
+                        _ => assert!(hasty, "somebody was let in and not told"),
                     }
                 }
                 admitted
@@ -490,8 +621,8 @@ mod tests {
         }
         let admitted: u32 = tasks.join_all().await.iter().sum();
         assert!(admitted >= 40 * 500 * 5 / 7, "{admitted}");
-        assert_eq!(governor.places.waiting(), 0);
-        let deadline = Deadline::after(clock.now(), Duration::ZERO);
+        assert_eq!(waiting(&governor), 0);
+        let deadline = Deadline::after(clock.now(), Duration::from_secs(5));
         let passes = tokio::join!(
             governor.admit(&CALL, deadline),
             governor.admit(&CALL, deadline),

@@ -43,6 +43,14 @@ pub const ATTEMPT_SECONDS: &str = "kmsproxy_upstream_attempt_seconds";
 pub const RETRIES: &str = "kmsproxy_upstream_retries_total";
 /// Probes by upstream and outcome (`ok` or a `Kind` label).
 pub const PROBES: &str = "kmsproxy_probes_total";
+/// Calls a second that an upstream may be asked now, by upstream and quota; 0 where no limit is known.
+pub const QUOTA_LIMIT: &str = "kmsproxy_quota_limit";
+/// Attempts let through, by upstream, quota and class.
+pub const QUOTA_TAKEN: &str = "kmsproxy_quota_taken_total";
+/// Calls that wait for their turn, by upstream, quota and class.
+pub const QUOTA_WAITING: &str = "kmsproxy_quota_waiting";
+/// Calls whose turn would have come, or came, too late, by upstream, quota and class.
+pub const QUOTA_TURNED_AWAY: &str = "kmsproxy_quota_turned_away_total";
 /// 1 for the memory that sealing keys live in: `memfd_secret`, `locked`, `unlocked`.
 pub const GUARD: &str = "kmsproxy_sealed_memory";
 /// Audit records written.
@@ -78,6 +86,10 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_counter!(ATTEMPTS, "Attempts sent upstream by action and outcome");
     describe_histogram!(ATTEMPT_SECONDS, metrics::Unit::Seconds, "Time that one attempt took");
     describe_counter!(RETRIES, "Attempts after the first of a call");
+    describe_gauge!(QUOTA_LIMIT, "Calls a second that the upstream may be asked now, 0 for no limit");
+    describe_counter!(QUOTA_TAKEN, "Attempts let through by class");
+    describe_gauge!(QUOTA_WAITING, "Calls that wait for their turn");
+    describe_counter!(QUOTA_TURNED_AWAY, "Calls turned away because their turn would come too late");
     describe_counter!(PROBES, "Probes by outcome");
     describe_gauge!(GUARD, "1 for the memory that sealing keys live in");
     describe_counter!(AUDIT_RECORDS, "Audit records written");
@@ -161,6 +173,48 @@ impl Attempts {
 impl fmt::Debug for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Attempts({})", self.upstream)
+    }
+}
+
+/// One queue before an upstream, with the `N` classes of what waits there.
+pub struct Queue<const N: usize> {
+    limit: Gauge,
+    classes: [(Gauge, Counter, Counter); N],
+}
+
+impl<const N: usize> Queue<N> {
+    /// The handles for the queue of `quota` before `upstream`.
+    #[must_use]
+    pub fn of(upstream: &str, quota: &'static str, classes: [&'static str; N]) -> Self {
+        let name = || upstream.to_owned();
+        let class = |class: &'static str| {
+            (
+                gauge!(QUOTA_WAITING, "upstream" => name(), "quota" => quota, "class" => class),
+                counter!(QUOTA_TAKEN, "upstream" => name(), "quota" => quota, "class" => class),
+                counter!(QUOTA_TURNED_AWAY, "upstream" => name(), "quota" => quota, "class" => class),
+            )
+        };
+        let limit = gauge!(QUOTA_LIMIT, "upstream" => name(), "quota" => quota);
+        Self { limit, classes: classes.map(class) }
+    }
+
+    /// Tells how it stands, each by class: who waits now, and who was let through or turned away since the start.
+    pub fn record(&self, limit: Option<f64>, waiting: [usize; N], taken: [u64; N], turned_away: [u64; N]) {
+        self.limit.set(limit.unwrap_or(0.0));
+        for (class, (handles, waiting)) in self.classes.iter().zip(waiting).enumerate() {
+            let (waits, goes, turns) = handles;
+            // Exact up to 2^53.
+            #[allow(clippy::cast_precision_loss)]
+            waits.set(waiting as f64);
+            goes.absolute(taken[class]);
+            turns.absolute(turned_away[class]);
+        }
+    }
+}
+
+impl<const N: usize> fmt::Debug for Queue<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Queue")
     }
 }
 

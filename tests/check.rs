@@ -383,6 +383,27 @@ fn a_wrong_command_line_ends_with_64_and_help_with_0() {
 
 const CASES: &[Case] = &[
     Case {
+        was: "timeout = \"2s\"",
+        is: "timeout = \"2s\"\nquota = 1000",
+        at: "quota",
+        says: "upstream.kms.quota: is 1000, not a number of calls per second, such as \"1000/s\"\n  remedy: write a number of \
+               calls per second, such as \"1000/s\"",
+    },
+    Case {
+        was: "timeout = \"2s\"",
+        is: "timeout = \"2s\"\nread_quota = \"3000/min\"",
+        at: "read_quota",
+        says: "upstream.kms.read_quota: is text, not a number of calls per second, such as \"1000/s\"\n  remedy: write a \
+               number of calls per second, such as \"1000/s\"",
+    },
+    Case {
+        was: "timeout = \"2s\"",
+        is: "timeout = \"2s\"\nquota = \"4/s\"",
+        at: "quota",
+        says: "upstream.kms.quota: 4/s is too little: probes need their part of it\n  remedy: write at least \"5/s\", or leave \
+               it out to go by what the KMS throttles",
+    },
+    Case {
         was: "capacity = 5",
         is: "capacity = 5\n[audit]\nsink = \"file\"",
         at: "audit]",

@@ -27,6 +27,8 @@ mod leases;
 mod observed;
 #[path = "daemon/posture.rs"]
 mod posture;
+#[path = "daemon/quota.rs"]
+mod quota;
 #[path = "daemon/state.rs"]
 mod state;
 #[path = "daemon/status.rs"]

@@ -10,6 +10,7 @@ use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
 use crate::config::plan::UpstreamPlan;
 use crate::config::raw::{Config, Kms};
+use crate::governor::Quota;
 use crate::lease::Terms;
 use crate::upstream::aliyun;
 use crate::upstream::credentials::{self, Source};
@@ -69,6 +70,13 @@ fn remote(config: &aliyun::Config, key: &Key, machine: &Machine<'_>, findings: &
     endpoint(config, key, findings);
     positive(config.timeout, &key.then("timeout"), findings);
     at_least_one(config.max_in_flight, &key.then("max_in_flight"), findings);
+    for (quota, name) in [(config.quota, "quota"), (config.read_quota, "read_quota")] {
+        if let Some(quota) = quota.filter(|&quota| quota < Quota::LEAST) {
+            let remedy =
+                format!("write at least \"{}\", or leave it out to go by what the KMS throttles", Quota::LEAST);
+            findings.add(&key.then(name), format!("{quota} is too little: probes need their part of it"), remedy);
+        }
+    }
     if config.retries > RETRIES_MAX {
         findings.add(&key.then("retries"), "is more than 10", "write at most 10; retries make an outage worse");
     }

@@ -1,299 +1,195 @@
-//! The places of a window and those who wait for one, each in the lane of its holder.
+//! Who waits, in which order they go, and who must give way when too many wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::{self, Debug};
-use std::future::poll_fn;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
-use super::Priority;
+use super::{Class, Priority};
 
-/// A window and its queue.
+/// The queue: a lane for each holder in each class.
 ///
-/// A place that is freed goes to the lane with the fewest places, and among equals to the one that has had or given back
-/// none for longest; within a lane, to whoever came first. So a lane that is alone may have the whole window; one without
-/// a place, with `n` others like it before it, has its first when `n + 1` were freed, however many wait in longer lanes;
-/// and lanes that always have someone waiting hold equal parts of the window, even where the calls of some take longer.
-/// [`Priority::Upkeep`] is served when nobody else waits.
+/// The next is of the highest class that waits, except that of any four that go while both wait, writes are three at most.
+/// Within a class it is of the lane with the fewest calls in flight, and among equals of the one that has had or ended none
+/// for longest; within a lane, whoever came first. So a lane that is alone may have everything; one with nothing in flight
+/// goes after as many others of its class as wait like it before it, however many wait in longer lanes; and lanes that
+/// always have someone waiting hold equal parts, even where the calls of some take longer.
 ///
-/// Each operation takes O(log n) under one lock, which is held across no await and no wake-up.
-pub(super) struct Lanes<L> {
-    inner: Mutex<Inner<L>>,
-}
-
-impl<L: Clone + Eq + Hash> Lanes<L> {
-    /// `places` that are free, and room for `seats` to wait.
-    pub(super) fn new(places: usize, seats: usize) -> Self {
-        let (lanes, tickets) = (HashMap::new(), HashMap::new());
-        let (turns, lengths) = (BTreeMap::new(), BTreeMap::new());
-        Self { inner: Mutex::new(Inner { free: places, seats, seated: 0, drawn: 0, lanes, tickets, turns, lengths }) }
-    }
-
-    /// Enters the lane of `who`: where it is `open`, into a place if one is free; else to wait, aside.
-    ///
-    /// None where too many wait and nobody can be shed for it. A lane with less than its even part of the seats has the
-    /// last of the longest lane shed.
-    pub(super) fn enter<'a>(&'a self, who: &'a Priority<L>, open: bool) -> Option<Ticket<'a, L>> {
-        let (number, shed) = self.locked(|inner| inner.enter(who, open))?;
-        wake(shed);
-        Some(Ticket { lanes: self, who, number })
-    }
-
-    fn locked<R>(&self, act: impl FnOnce(&mut Inner<L>) -> R) -> R {
-        act(&mut self.lock())
-    }
-}
-
-impl<L> Lanes<L> {
-    /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.lock().seated
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner<L>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<L> Debug for Lanes<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lanes({} waiting)", self.waiting())
-    }
-}
-
-/// Somebody who waits for a place, or has one. Dropped, it leaves no trace, and its place goes to the next.
+/// Knows no time and no limit but that of the seats. Each operation takes O(log n).
 #[derive(Debug)]
-pub(super) struct Ticket<'a, L: Clone + Eq + Hash> {
-    lanes: &'a Lanes<L>,
-    who: &'a Priority<L>,
-    number: u64,
-}
-
-/// The seat went to a lane that has fewer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shed;
-
-impl<L: Clone + Eq + Hash> Ticket<'_, L> {
-    /// Steps from aside into the line, at the position by which it entered.
-    pub(super) fn line_up(&self) {
-        wake(self.lanes.locked(|inner| inner.line_up(self.who, self.number)));
-    }
-
-    /// Steps out of the line, or gives the place back, and keeps waiting.
-    pub(super) fn stand_aside(&self) {
-        wake(self.lanes.locked(|inner| inner.stand_aside(self.who, self.number)));
-    }
-
-    /// Waits for the place. While aside, it waits to be shed.
-    pub(super) async fn called(&self) -> Result<(), Shed> {
-        poll_fn(|context| {
-            let (standing, _old) = self.lanes.locked(|inner| inner.look(self.number, context));
-            match standing {
-                Standing::Aside | Standing::InLine => Poll::Pending,
-                Standing::Placed => Poll::Ready(Ok(())),
-                Standing::Shed => Poll::Ready(Err(Shed)),
-            }
-        })
-        .await
-    }
-}
-
-impl<L: Clone + Eq + Hash> Drop for Ticket<'_, L> {
-    fn drop(&mut self) {
-        let (_old, next) = self.lanes.locked(|inner| inner.leave(self.who, self.number));
-        wake(next);
-    }
-}
-
-struct Inner<L> {
-    /// While one is free, nobody is in line.
-    free: usize,
+pub(super) struct Lanes<L> {
     seats: usize,
-    /// Those aside and in line. May exceed `seats` by who gave a place back when a pause began.
     seated: usize,
     /// Numbers drawn so far, for tickets and turns.
     drawn: u64,
-    /// Those with somebody who waits or has a place.
+    /// Those with somebody who waits or is in flight.
     lanes: HashMap<Priority<L>, Lane>,
-    tickets: HashMap<u64, Held>,
-    /// The lanes with somebody in line, the next one first.
-    turns: BTreeMap<(bool, usize, u64), Priority<L>>,
-    /// The lanes with somebody waiting, the longest last.
-    lengths: BTreeMap<(usize, u64), Priority<L>>,
-}
-
-#[derive(Debug)]
-struct Held {
-    standing: Standing,
-    waker: Option<Waker>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Waits for something else than a place, such as the end of a pause.
-    Aside,
-    InLine,
-    Placed,
-    Shed,
+    /// The lanes with somebody waiting, by class, in each the next one first.
+    turns: BTreeMap<(Class, usize, u64), Priority<L>>,
+    /// The lanes with somebody waiting; last, the one that gives way.
+    lengths: BTreeMap<(Class, usize, u64), Priority<L>>,
+    /// How many wait, by class.
+    waiting: [usize; Class::ALL.len()],
+    /// Writes since a call of the next class went.
+    writes_in_a_row: u32,
 }
 
 #[derive(Debug)]
 struct Lane {
-    placed: usize,
-    /// When it was last given a place or gave one back, or came; no two lanes have the same.
+    in_flight: usize,
+    /// When it last had or ended a call, or came; no two lanes have the same.
     turn: u64,
-    /// Aside and in line, by ticket: the first came first.
+    /// By ticket: the first came first.
     waiting: BTreeSet<u64>,
-    in_line: BTreeSet<u64>,
 }
 
-impl<L: Clone + Eq + Hash> Inner<L> {
-    fn enter(&mut self, who: &Priority<L>, open: bool) -> Option<(u64, Option<Waker>)> {
-        let placed = open && self.free > 0;
-        let shed = if placed { None } else { self.make_room(who)? };
+/// Too many wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl<L: Clone + Eq + Hash> Lanes<L> {
+    /// With room for `seats` to wait.
+    pub(super) fn new(seats: usize) -> Self {
+        Self {
+            seats,
+            seated: 0,
+            drawn: 0,
+            lanes: HashMap::new(),
+            turns: BTreeMap::new(),
+            lengths: BTreeMap::new(),
+            waiting: [0; Class::ALL.len()],
+            writes_in_a_row: 0,
+        }
+    }
+
+    /// Has one more of `who` wait. Returns its ticket.
+    pub(super) fn enter(&mut self, who: &Priority<L>) -> u64 {
         let number = self.draw();
-        self.tickets.insert(number, Held { standing: Standing::Aside, waker: None });
-        self.sit(who, number);
-        if placed {
-            self.place(who, number);
-        }
-        Some((number, shed))
-    }
-
-    fn sit(&mut self, who: &Priority<L>, number: u64) {
         self.seated += 1;
+        self.waiting[who.class() as usize] += 1;
         self.change(who, |lane| lane.waiting.insert(number));
+        number
     }
 
-    /// A seat for one more of `who`; outer `None` where there is none, inner where nobody had to go for it.
-    fn make_room(&mut self, who: &Priority<L>) -> Option<Option<Waker>> {
-        if self.seated < self.seats {
-            return Some(None);
+    /// Whether there is a seat for one more of `who`, and whose ticket is void for it.
+    ///
+    /// Background work gives way to calls; a lane that has its even part of the seats gives way to one that has less; and
+    /// probes are few, and never turned away.
+    pub(super) fn room(&self, who: &Priority<L>) -> Result<Option<(Priority<L>, u64)>, Full> {
+        if self.seated < self.seats || who.class() == Class::Probe {
+            return Ok(None);
         }
-        let own = self.lanes.get(who).map_or(0, |lane| lane.waiting.len());
+        let longest = self.lengths.last_key_value().map(|(_, longest)| longest).ok_or(Full)?;
+        let own = self.before(who);
         let lanes = self.lengths.len() + usize::from(own == 0);
-        if *who == Priority::Upkeep || own >= self.seats / lanes {
-            return None;
+        let even = who.class().is_background() || (!longest.class().is_background() && own >= self.seats / lanes);
+        if even {
+            return Err(Full);
         }
         // With all seats taken and less than an even part of them here, there is a lane with more.
-        let longest = self.lengths.last_key_value()?.1.clone();
-        let last = *self.lanes.get(&longest)?.waiting.last()?;
-        self.rise(&longest, last);
-        Some(self.stand(last, Standing::Shed))
+        let last = self.lanes.get(longest).and_then(|lane| lane.waiting.last()).ok_or(Full)?;
+        Ok(Some((longest.clone(), *last)))
     }
 
-    fn line_up(&mut self, who: &Priority<L>, number: u64) -> Option<Waker> {
-        if self.standing(number) != Standing::Aside {
-            return None;
+    /// Who goes next: of the probes first, where those may go; and of all others, where those may.
+    pub(super) fn next(&self, probes: bool, others: bool) -> Option<(Priority<L>, u64)> {
+        let probe = self.first(Class::Probe).filter(|_| probes);
+        let who = probe.or_else(|| if others { self.next_other() } else { None })?;
+        let number = self.lanes.get(who)?.waiting.first()?;
+        Some((who.clone(), *number))
+    }
+
+    fn next_other(&self) -> Option<&Priority<L>> {
+        let (write, call) = (self.first(Class::Write), self.first(Class::Call));
+        let foreground = if self.writes_in_a_row < WRITES_IN_A_ROW { write.or(call) } else { call.or(write) };
+        foreground.or_else(|| self.first(Class::Refresh)).or_else(|| self.first(Class::WarmUp))
+    }
+
+    fn first(&self, class: Class) -> Option<&Priority<L>> {
+        self.turns.range((class, 0, 0)..=(class, usize::MAX, u64::MAX)).next().map(|(_, who)| who)
+    }
+
+    /// One who waited is in flight.
+    pub(super) fn sent(&mut self, who: &Priority<L>, number: u64) {
+        match who.class() {
+            Class::Write => self.writes_in_a_row = self.writes_in_a_row.saturating_add(1),
+            Class::Call => self.writes_in_a_row = 0,
+            Class::Probe | Class::Refresh | Class::WarmUp => {}
         }
-        self.stand(number, Standing::InLine);
-        self.change(who, |lane| lane.in_line.insert(number));
-        self.serve()
+        let turn = self.draw();
+        self.change(who, |lane| {
+            lane.in_flight += 1;
+            lane.turn = turn;
+        });
+        self.left(who, number);
     }
 
-    fn stand_aside(&mut self, who: &Priority<L>, number: u64) -> Option<Waker> {
-        match self.standing(number) {
-            Standing::Aside | Standing::Shed => None,
-            Standing::InLine => {
-                self.stand(number, Standing::Aside);
-                self.change(who, |lane| lane.in_line.remove(&number));
-                None
-            }
-            Standing::Placed => {
-                self.stand(number, Standing::Aside);
-                self.sit(who, number);
-                self.vacate(who)
-            }
-        }
-    }
-
-    fn look(&mut self, number: u64, context: &Context<'_>) -> (Standing, Option<Waker>) {
-        let Some(held) = self.tickets.get_mut(&number) else { return (Standing::Shed, None) };
-        // The old waker is dropped by the caller, without the lock: that may drop a task, and another ticket with it.
-        (held.standing, held.waker.replace(context.waker().clone()))
-    }
-
-    fn leave(&mut self, who: &Priority<L>, number: u64) -> (Option<Held>, Option<Waker>) {
-        let held = self.tickets.remove(&number);
-        let next = match held.as_ref().map(|held| held.standing) {
-            Some(Standing::Aside | Standing::InLine) => {
-                self.rise(who, number);
-                None
-            }
-            Some(Standing::Placed) => self.vacate(who),
-            Some(Standing::Shed) | None => None,
-        };
-        (held, next)
+    /// One who was in flight is so no longer.
+    pub(super) fn ended(&mut self, who: &Priority<L>) {
+        let turn = self.draw();
+        self.change(who, |lane| {
+            lane.in_flight -= 1;
+            lane.turn = turn;
+        });
     }
 
     /// One who waited does so no longer.
-    fn rise(&mut self, who: &Priority<L>, number: u64) {
+    pub(super) fn left(&mut self, who: &Priority<L>, number: u64) {
         self.seated -= 1;
-        self.change(who, |lane| {
-            lane.waiting.remove(&number);
-            lane.in_line.remove(&number);
-        });
+        self.waiting[who.class() as usize] -= 1;
+        self.change(who, |lane| lane.waiting.remove(&number));
     }
 
-    fn vacate(&mut self, who: &Priority<L>) -> Option<Waker> {
-        self.free += 1;
-        let turn = self.draw();
-        self.change(who, |lane| {
-            lane.placed -= 1;
-            lane.turn = turn;
-        });
-        self.serve()
+    /// How many of `who` wait.
+    pub(super) fn before(&self, who: &Priority<L>) -> usize {
+        self.lanes.get(who).map_or(0, |lane| lane.waiting.len())
     }
 
-    /// Gives a free place to who is next. Places become free one by one, so there is never a second to give.
-    fn serve(&mut self) -> Option<Waker> {
-        let who = self.turns.first_key_value().filter(|_| self.free > 0)?.1.clone();
-        let number = *self.lanes.get(&who)?.in_line.first()?;
-        self.place(&who, number)
+    /// How many go before one of `who` that has `own` before it in its lane, if nobody else comes.
+    pub(super) fn ahead(&self, who: &Priority<L>, own: usize) -> usize {
+        let class = who.class();
+        let lanes = self.turns.range((class, 0, 0)..=(class, usize::MAX, u64::MAX));
+        let equals = lanes.filter(|(_, other)| *other != who).map(|(_, other)| self.before(other).min(own + 1));
+        let class_ahead = own + equals.sum::<usize>();
+        let waiting = |class: Class| self.waiting[class as usize];
+        let writes_in_a_row = WRITES_IN_A_ROW as usize;
+        class_ahead
+            + match class {
+                Class::Probe => 0,
+                Class::Write => waiting(Class::Call).min(class_ahead / writes_in_a_row),
+                Class::Call => waiting(Class::Write).min((class_ahead + 1) * writes_in_a_row),
+                Class::Refresh => waiting(Class::Write) + waiting(Class::Call),
+                Class::WarmUp => waiting(Class::Write) + waiting(Class::Call) + waiting(Class::Refresh),
+            }
     }
 
-    fn place(&mut self, who: &Priority<L>, number: u64) -> Option<Waker> {
-        self.free -= 1;
-        let turn = self.draw();
-        self.change(who, |lane| {
-            lane.placed += 1;
-            lane.turn = turn;
-        });
-        self.rise(who, number);
-        self.stand(number, Standing::Placed)
+    /// Everyone who waits, with the number of those before it in its lane.
+    pub(super) fn everyone(&self) -> impl Iterator<Item = (&Priority<L>, usize, u64)> {
+        let lane = |(who, lane): (_, &Lane)| (who, lane.waiting.iter().copied().enumerate().collect::<Vec<_>>());
+        self.lanes.iter().map(lane).flat_map(|(who, all)| all.into_iter().map(move |(own, number)| (who, own, number)))
     }
 
     /// The one way in which a lane changes: its entries in `turns` and `lengths` change with it.
     fn change<R>(&mut self, who: &Priority<L>, change: impl FnOnce(&mut Lane) -> R) -> R {
         let mut lane = self.lanes.remove(who).unwrap_or_else(|| Lane::new(self.draw()));
         self.turns.remove(&lane.rank(who));
-        self.lengths.remove(&lane.length());
+        self.lengths.remove(&lane.length(who));
         let changed = change(&mut lane);
-        if !lane.in_line.is_empty() {
-            self.turns.insert(lane.rank(who), who.clone());
-        }
         if !lane.waiting.is_empty() {
-            self.lengths.insert(lane.length(), who.clone());
+            self.turns.insert(lane.rank(who), who.clone());
+            self.lengths.insert(lane.length(who), who.clone());
         }
-        if lane.placed > 0 || !lane.waiting.is_empty() {
+        if lane.in_flight > 0 || !lane.waiting.is_empty() {
             self.lanes.insert(who.clone(), lane);
         }
         changed
     }
-
-    fn standing(&self, number: u64) -> Standing {
-        self.tickets.get(&number).map_or(Standing::Shed, |held| held.standing)
-    }
-
-    fn stand(&mut self, number: u64, standing: Standing) -> Option<Waker> {
-        let held = self.tickets.get_mut(&number)?;
-        held.standing = standing;
-        held.waker.take_if(|_| matches!(standing, Standing::Placed | Standing::Shed))
-    }
 }
 
-impl<L> Inner<L> {
+impl<L> Lanes<L> {
+    /// How many wait, by class.
+    pub(super) const fn waiting(&self) -> [usize; Class::ALL.len()] {
+        self.waiting
+    }
+
     const fn draw(&mut self) -> u64 {
         self.drawn += 1;
         self.drawn
@@ -302,24 +198,22 @@ impl<L> Inner<L> {
 
 impl Lane {
     const fn new(turn: u64) -> Self {
-        Self { placed: 0, turn, waiting: BTreeSet::new(), in_line: BTreeSet::new() }
+        Self { in_flight: 0, turn, waiting: BTreeSet::new() }
     }
 
-    fn rank<L: PartialEq>(&self, who: &Priority<L>) -> (bool, usize, u64) {
-        (*who == Priority::Upkeep, self.placed, self.turn)
+    const fn rank<L>(&self, who: &Priority<L>) -> (Class, usize, u64) {
+        (who.class(), self.in_flight, self.turn)
     }
 
-    fn length(&self) -> (usize, u64) {
-        (self.waiting.len(), self.turn)
+    /// Of calls, the longest lane gives way; but background work before them, and probes never.
+    fn length<L>(&self, who: &Priority<L>) -> (Class, usize, u64) {
+        let class = if who.class() == Class::Write { Class::Call } else { who.class() };
+        (class, self.waiting.len(), self.turn)
     }
 }
 
-/// Without the lock: what wakes up may want it at once.
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
+/// While calls of the next class wait.
+const WRITES_IN_A_ROW: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -332,218 +226,281 @@ mod tests {
     const A: Priority<char> = Priority::Call('a');
     const B: Priority<char> = Priority::Call('b');
     const C: Priority<char> = Priority::Call('c');
+    const WRITE: Priority<char> = Priority::Write('w');
 
-    fn wait<'a>(lanes: &'a Lanes<char>, who: &'a Priority<char>) -> Ticket<'a, char> {
-        let ticket = lanes.enter(who, true).unwrap();
-        ticket.line_up();
-        ticket
+    /// A window that is filled whenever a place is free.
+    struct Window {
+        lanes: Lanes<char>,
+        free: usize,
+        flying: VecDeque<Priority<char>>,
+        /// Who went, in that order.
+        order: String,
     }
 
-    fn crowd<'a>(lanes: &'a Lanes<char>, who: &'a Priority<char>, count: usize) -> Vec<Ticket<'a, char>> {
-        (0..count).map(|_| wait(lanes, who)).collect()
-    }
-
-    impl Ticket<'_, char> {
-        fn standing(&self) -> Standing {
-            self.lanes.lock().standing(self.number)
+    impl Window {
+        fn new(free: usize, seats: usize) -> Self {
+            Self { lanes: Lanes::new(seats), free, flying: VecDeque::new(), order: String::new() }
         }
 
-        fn placed(&self) -> bool {
-            self.standing() == Standing::Placed
+        fn come(&mut self, who: &Priority<char>, count: usize) {
+            for _ in 0..count {
+                self.lanes.enter(who);
+                self.fill();
+            }
+        }
+
+        fn fill(&mut self) {
+            while self.free > 0
+                && let Some((who, number)) = self.lanes.next(true, true)
+            {
+                self.free -= 1;
+                self.lanes.sent(&who, number);
+                self.order.push(name(&who));
+                self.flying.push_back(who);
+            }
+        }
+
+        fn end(&mut self, who: &Priority<char>) {
+            let at = self.flying.iter().position(|flying| flying == who).unwrap();
+            self.flying.remove(at);
+            self.lanes.ended(who);
+            self.free += 1;
+            self.fill();
+        }
+
+        /// Who goes as the oldest `count` calls end.
+        fn served(&mut self, count: usize) -> String {
+            let before = self.order.len();
+            for _ in 0..count {
+                let oldest = self.flying.front().unwrap().clone();
+                self.end(&oldest);
+            }
+            self.order.split_off(before)
+        }
+
+        fn flying(&self, who: &Priority<char>) -> usize {
+            self.flying.iter().filter(|flying| *flying == who).count()
         }
     }
 
-    fn placed(tickets: &[Ticket<'_, char>]) -> usize {
-        tickets.iter().filter(|ticket| ticket.placed()).count()
-    }
-
-    /// The lanes that are served in `rounds` of this: the call that has had its place for longest ends.
-    fn served(tickets: &mut Vec<Ticket<'_, char>>, rounds: usize) -> String {
-        let mut running: VecDeque<u64> = tickets.iter().filter(|it| it.placed()).map(|it| it.number).collect();
-        let mut order = String::new();
-        for _ in 0..rounds {
-            let ends = running.pop_front().unwrap();
-            tickets.retain(|ticket| ticket.number != ends);
-            let next = tickets.iter().find(|it| it.placed() && !running.contains(&it.number)).unwrap();
-            running.push_back(next.number);
-            order.push(match next.who {
-                Priority::Call(lane) => *lane,
-                Priority::Upkeep => '-',
-                Priority::Probe => '!',
-            });
+    fn name(who: &Priority<char>) -> char {
+        match who {
+            Priority::Call(lane) | Priority::Write(lane) => *lane,
+            Priority::Refresh => '-',
+            Priority::WarmUp => '~',
+            Priority::Probe => '!',
         }
-        order
     }
 
     #[test]
     fn the_first_call_of_a_lane_has_the_next_place_however_many_wait_in_another() {
-        let lanes = Lanes::new(4, 16_384);
-        let mut flood = crowd(&lanes, &A, 10_000);
-        assert_eq!(placed(&flood), 4);
-        let one = wait(&lanes, &B);
-        assert!(!one.placed());
-        flood.remove(0);
-        assert!(one.placed());
-        assert_eq!(placed(&flood), 3);
+        let mut window = Window::new(4, 16_384);
+        window.come(&A, 10_000);
+        window.come(&B, 1);
+        assert_eq!(window.served(2), "ba");
     }
 
     #[test]
     fn newcomers_are_served_in_turn_before_anyone_is_served_twice() {
-        let lanes = Lanes::new(1, 100);
-        let mut all = crowd(&lanes, &A, 5);
-        all.extend(crowd(&lanes, &B, 5));
-        all.extend(crowd(&lanes, &C, 5));
-        assert_eq!(served(&mut all, 14), "bcabcabcabcabc");
+        let mut window = Window::new(1, 100);
+        for lane in [A, B, C] {
+            window.come(&lane, 5);
+        }
+        assert_eq!(window.served(14), "bcabcabcabcabc");
     }
 
     #[test]
     fn a_lane_that_comes_and_goes_does_not_pass_those_that_wait() {
-        let lanes = Lanes::new(1, 100);
-        let mut busy = wait(&lanes, &A);
+        let mut window = Window::new(1, 100);
+        window.come(&A, 1);
+        let mut busy = A;
         for _ in 0..3 {
             // Each time, `b` has no call left when it comes again, and is new.
-            let (other, again) = (wait(&lanes, &C), wait(&lanes, &B));
-            drop(busy);
-            assert!(other.placed() && !again.placed());
-            drop(other);
-            assert!(again.placed());
-            busy = again;
+            window.come(&C, 1);
+            window.come(&B, 1);
+            window.end(&busy);
+            assert_eq!(window.flying, [C]);
+            window.end(&C);
+            assert_eq!(window.flying, [B]);
+            busy = B;
         }
     }
 
     #[test]
     fn lanes_that_always_wait_have_equal_parts_of_what_is_freed() {
-        let lanes = Lanes::new(6, 1000);
-        let mut all = crowd(&lanes, &A, 200);
-        all.extend(crowd(&lanes, &B, 200));
-        all.extend(crowd(&lanes, &C, 200));
-        let order = served(&mut all, 96).split_off(6);
+        let mut window = Window::new(6, 1000);
+        for lane in [A, B, C] {
+            window.come(&lane, 200);
+        }
+        let order = window.served(96).split_off(6);
         let count = |lane| order.chars().filter(|&it| it == lane).count();
         assert_eq!([count('a'), count('b'), count('c')], [30, 30, 30]);
     }
 
     #[test]
     fn a_lane_alone_has_the_whole_window_and_keeps_no_more_than_its_part_when_another_comes() {
-        let lanes = Lanes::new(8, 100);
-        let mut slow = crowd(&lanes, &A, 30);
-        assert_eq!(placed(&slow), 8);
-        let mut quick = crowd(&lanes, &B, 30);
-        slow.drain(..4);
-        assert_eq!((placed(&slow), placed(&quick)), (4, 4));
+        let mut window = Window::new(8, 100);
+        window.come(&A, 30);
+        assert_eq!(window.flying(&A), 8);
+        window.come(&B, 30);
+        for _ in 0..4 {
+            window.end(&A);
+        }
+        assert_eq!((window.flying(&A), window.flying(&B)), (4, 4));
         // What is quick ends often, and does not lose its part by it.
         for _ in 0..20 {
-            quick.remove(0);
-            assert_eq!((placed(&slow), placed(&quick)), (4, 4));
+            window.end(&B);
+            assert_eq!((window.flying(&A), window.flying(&B)), (4, 4));
         }
     }
 
     #[test]
-    fn who_leaves_the_line_is_passed_over_and_who_leaves_with_a_place_gives_it_on() {
-        let lanes = Lanes::new(1, 100);
-        let mut all = crowd(&lanes, &A, 4);
-        drop(all.remove(2));
-        drop(all.remove(1));
-        assert_eq!(lanes.waiting(), 1);
-        drop(all.remove(0));
-        assert!(all[0].placed());
-        all.clear();
-        assert_eq!(lanes.lock().free, 1);
-        assert!(lanes.lock().lanes.is_empty() && lanes.lock().tickets.is_empty());
+    fn probes_go_before_writes_those_before_calls_but_for_every_fourth_and_background_work_last() {
+        let mut window = Window::new(1, 100);
+        window.come(&A, 1);
+        for lane in [Priority::WarmUp, Priority::Refresh] {
+            window.come(&lane, 2);
+        }
+        window.come(&A, 4);
+        window.come(&WRITE, 8);
+        window.come(&Priority::Probe, 2);
+        assert_eq!(window.served(18), "!!wwwawwwawwaa--~~");
     }
 
     #[test]
-    fn upkeep_is_served_when_nobody_waits() {
-        let lanes = Lanes::new(1, 100);
-        let mut all = vec![wait(&lanes, &B), wait(&lanes, &Priority::Upkeep)];
-        all.extend(crowd(&lanes, &A, 2));
-        assert_eq!(served(&mut all, 3), "aa-");
+    fn a_flood_of_writes_before_a_call_came_counts_as_well() {
+        let mut window = Window::new(1, 100);
+        window.come(&WRITE, 10);
+        assert_eq!(window.served(5), "wwwww");
+        window.come(&A, 1);
+        assert_eq!(window.served(2), "aw");
     }
 
     #[test]
-    fn with_all_seats_taken_the_longest_lane_sheds_its_last_for_who_has_less_than_its_part() {
-        let lanes = Lanes::new(1, 10);
-        let flood = crowd(&lanes, &A, 11);
-        assert!(lanes.enter(&A, true).is_none());
-        let others = crowd(&lanes, &B, 5);
-        assert!(lanes.enter(&B, true).is_none(), "an even part is taken");
-        assert!(lanes.enter(&Priority::Upkeep, true).is_none(), "nobody has to go for upkeep");
-        assert_eq!(lanes.waiting(), 10);
-        let shed: Vec<usize> = (0..11).filter(|&at| flood[at].standing() == Standing::Shed).collect();
-        assert_eq!(shed, [6, 7, 8, 9, 10]);
-        assert!(others.iter().all(|ticket| ticket.standing() == Standing::InLine));
+    fn what_is_ahead_is_what_goes_before() {
+        let mut window = Window::new(1, 1000);
+        window.come(&A, 1);
+        let lanes: [(Priority<char>, usize); 6] =
+            [(A, 20), (B, 3), (C, 7), (WRITE, 12), (Priority::Refresh, 4), (Priority::WarmUp, 5)];
+        for (lane, count) in &lanes {
+            window.come(lane, *count);
+        }
+        for (lane, _) in lanes {
+            let own = window.lanes.before(&lane);
+            let ahead = window.lanes.ahead(&lane, own);
+            // As it comes out, if one more of it came now.
+            let mut trial = Window::new(1, 1000);
+            trial.come(&A, 1);
+            for (other, count) in &[(A, 20), (B, 3), (C, 7), (WRITE, 12), (Priority::Refresh, 4), (Priority::WarmUp, 5)]
+            {
+                trial.come(other, *count + usize::from(*other == lane));
+            }
+            let order = trial.served(52);
+            let came = order.char_indices().filter(|&(_, it)| it == name(&lane)).nth(own).unwrap().0;
+            assert!(came.abs_diff(ahead) <= 3, "{lane:?}: {ahead} told, {came} in {order}");
+        }
     }
 
     #[test]
-    fn a_place_given_back_keeps_its_owner_first_in_its_lane() {
-        let lanes = Lanes::new(1, 100);
-        let all = crowd(&lanes, &A, 3);
-        all[0].stand_aside();
-        assert!(all[1].placed());
-        all[0].line_up();
-        all[1].stand_aside();
-        assert!(all[0].placed());
+    fn with_all_seats_taken_the_longest_lane_gives_way_to_who_has_less_than_its_part_and_background_work_first() {
+        let mut lanes = Lanes::new(10);
+        let flood: Vec<u64> = (0..8).map(|_| lanes.enter(&A)).collect();
+        let background = [lanes.enter(&Priority::Refresh), lanes.enter(&Priority::WarmUp)];
+        assert_eq!(lanes.room(&Priority::Refresh), Err(Full), "nobody goes for background work");
+        assert_eq!(lanes.room(&Priority::Probe), Ok(None));
+        for (gone, number) in [(Priority::WarmUp, background[1]), (Priority::Refresh, background[0])] {
+            assert_eq!(lanes.room(&A), Ok(Some((gone.clone(), number))));
+            lanes.left(&gone, number);
+            lanes.enter(&A);
+        }
+        assert_eq!(lanes.room(&A), Err(Full));
+        for _ in 0..5 {
+            let (longest, last) = lanes.room(&B).unwrap().unwrap();
+            assert_eq!(longest, A);
+            lanes.left(&longest, last);
+            lanes.enter(&B);
+        }
+        assert_eq!(lanes.room(&B), Err(Full), "an even part is taken");
+        assert_eq!((lanes.before(&A), lanes.before(&B)), (5, 5));
+        assert_eq!(lanes.next(true, true), Some((A, flood[0])));
     }
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Enter(usize, bool),
-        LineUp(usize),
-        StandAside(usize),
-        Drop(usize),
+        Enter(usize),
+        Send(bool, bool),
+        Leave(usize),
+        End(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            4 => (0..4_usize, any::<bool>()).prop_map(|(who, open)| Step::Enter(who, open)),
-            4 => any::<usize>().prop_map(Step::LineUp),
-            1 => any::<usize>().prop_map(Step::StandAside),
-            2 => any::<usize>().prop_map(Step::Drop),
+            4 => (0..6_usize).prop_map(Step::Enter),
+            4 => any::<(bool, bool)>().prop_map(|(probes, others)| Step::Send(probes, others)),
+            1 => any::<usize>().prop_map(Step::Leave),
+            2 => any::<usize>().prop_map(Step::End),
         ];
         prop::collection::vec(step, 0..120)
     }
 
     /// What holds between any two operations.
-    fn check(lanes: &Lanes<char>, tickets: &[Ticket<'_, char>], places: usize) {
-        let inner = lanes.lock();
-        let standing = |wanted| tickets.iter().filter(|it| inner.standing(it.number) == wanted).count();
-        let (aside, in_line) = (standing(Standing::Aside), standing(Standing::InLine));
-        assert_eq!(inner.free + standing(Standing::Placed), places);
-        assert_eq!((inner.seated, inner.tickets.len()), (aside + in_line, tickets.len()));
-        assert!(inner.free == 0 || in_line == 0, "a place is free while somebody waits for one");
-        for (who, lane) in &inner.lanes {
-            let own = |wanted| tickets.iter().filter(|it| it.who == who && inner.standing(it.number) == wanted).count();
-            assert_eq!(lane.placed, own(Standing::Placed));
-            assert_eq!(lane.in_line.len(), own(Standing::InLine));
-            assert_eq!(lane.waiting.len(), own(Standing::InLine) + own(Standing::Aside));
-            assert_eq!(inner.turns.get(&lane.rank(who)) == Some(who), !lane.in_line.is_empty());
-            assert_eq!(inner.lengths.get(&lane.length()) == Some(who), !lane.waiting.is_empty());
+    fn check(lanes: &Lanes<char>, waiting: &[(Priority<char>, u64)], flying: &[Priority<char>]) {
+        assert_eq!((lanes.seated, lanes.waiting.iter().sum::<usize>()), (waiting.len(), waiting.len()));
+        assert_eq!(lanes.everyone().count(), waiting.len());
+        for (who, lane) in &lanes.lanes {
+            let own = waiting.iter().filter(|(other, _)| other == who).count();
+            assert_eq!((lane.waiting.len(), lane.in_flight), (own, flying.iter().filter(|it| *it == who).count()));
+            assert_eq!(lanes.turns.get(&lane.rank(who)) == Some(who), own > 0);
+            assert_eq!(lanes.lengths.get(&lane.length(who)) == Some(who), own > 0);
         }
-        let lined = inner.lanes.values().filter(|lane| !lane.in_line.is_empty()).count();
-        let waiting = inner.lanes.values().filter(|lane| !lane.waiting.is_empty()).count();
-        assert_eq!((inner.turns.len(), inner.lengths.len()), (lined, waiting));
+        let lined = lanes.lanes.values().filter(|lane| !lane.waiting.is_empty()).count();
+        assert_eq!((lanes.turns.len(), lanes.lengths.len()), (lined, lined));
+        assert_eq!(lanes.next(true, true).is_some(), !waiting.is_empty());
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn no_order_of_events_loses_a_place_or_a_seat(steps in steps(), places in 1..4_usize, seats in 0..12_usize) {
-            let who = [A, B, C, Priority::Upkeep];
-            let lanes = Lanes::new(places, seats);
-            let mut tickets = Vec::new();
+        fn no_order_of_events_loses_anybody(steps in steps(), seats in 1..12_usize) {
+            let who = [A, B, WRITE, Priority::Refresh, Priority::WarmUp, Priority::Probe];
+            let mut lanes = Lanes::new(seats);
+            let (mut waiting, mut flying) = (Vec::new(), Vec::new());
             for step in steps {
-                let at = |any: usize, tickets: &Vec<_>| (!tickets.is_empty()).then(|| any % tickets.len().max(1));
                 match step {
-                    Step::Enter(lane, open) => tickets.extend(lanes.enter(&who[lane], open)),
-                    Step::LineUp(any) => at(any, &tickets).into_iter().for_each(|at| tickets[at].line_up()),
-                    Step::StandAside(any) => at(any, &tickets).into_iter().for_each(|at| tickets[at].stand_aside()),
-                    Step::Drop(any) => at(any, &tickets).into_iter().for_each(|at| drop(tickets.swap_remove(at))),
+                    Step::Enter(lane) => {
+                        if let Ok(gone) = lanes.room(&who[lane]) {
+                            if let Some((gone, number)) = gone {
+                                lanes.left(&gone, number);
+                                waiting.retain(|it| *it != (gone.clone(), number));
+                            }
+                            waiting.push((who[lane].clone(), lanes.enter(&who[lane])));
+                        }
+                    }
+                    Step::Send(probes, others) => {
+                        if let Some((next, number)) = lanes.next(probes, others) {
+                            let allowed = if next == Priority::Probe { probes } else { others };
+                            prop_assert!(allowed);
+                            lanes.sent(&next, number);
+                            waiting.retain(|it| *it != (next.clone(), number));
+                            flying.push(next);
+                        }
+                    }
+                    Step::Leave(any) if !waiting.is_empty() => {
+                        let (gone, number) = waiting.swap_remove(any % waiting.len());
+                        lanes.left(&gone, number);
+                    }
+                    Step::End(any) if !flying.is_empty() => {
+                        let ended = flying.swap_remove(any % flying.len());
+                        lanes.ended(&ended);
+                    }
+                    Step::Leave(_) | Step::End(_) => {}
                 }
-                check(&lanes, &tickets, places);
+                check(&lanes, &waiting, &flying);
             }
-            tickets.clear();
-            let inner = lanes.lock();
-            prop_assert_eq!((inner.free, inner.seated, inner.lanes.len()), (places, 0, 0));
+            waiting.iter().for_each(|(who, number)| lanes.left(who, *number));
+            flying.iter().for_each(|who| lanes.ended(who));
+            prop_assert!(lanes.lanes.is_empty() && lanes.seated == 0);
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::CallerName;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind, Retry};
-use crate::governor::{Governor, Limits, Priority, doubled, jittered};
+use crate::governor::{Class, Governor, Limits, Pass, Priority, Quota, Tally, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
@@ -41,10 +41,16 @@ pub struct Config {
     /// For one attempt; the request's own deadline bounds all of them.
     #[serde(default = "default_timeout", with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub timeout: Duration,
-    /// Calls in flight. 64 drain a quota of 1,000 calls a second (the shared gateway's) at up to 60 ms each; more
-    /// only moves the queue into the KMS.
+    /// Cryptographic calls in flight, up to eight reads aside. 64 drain a quota of 1,000 calls a second (the
+    /// shared gateway's) at up to 60 ms each; more only moves the queue into the KMS.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: usize,
+    /// Encrypts, Decrypts and GenerateDataKeys a second: the KMS counts them together, for the whole account and region.
+    #[serde(default)]
+    pub quota: Option<Quota>,
+    /// Reads of keys, aliases and versions a second, which the KMS counts for themselves.
+    #[serde(default)]
+    pub read_quota: Option<Quota>,
     /// Further attempts for one call.
     #[serde(default = "default_retries")]
     pub retries: u32,
@@ -71,7 +77,10 @@ pub struct Aliyun {
     timeout: Duration,
     retries: u32,
     transport: Transport,
-    governor: Governor<CallerName>,
+    /// For what is counted as cryptography.
+    crypto: Queue,
+    /// For what is counted as reading.
+    reads: Queue,
     keeper: Keeper,
     clock: Arc<dyn Clock>,
     attempts: Attempts,
@@ -98,14 +107,16 @@ impl Aliyun {
             .ok_or_else(|| transport::Error::Address(config.endpoint.clone(), "it must end after host and port"))?;
         let ways = Ways::new(&platform, config.insecure, clock);
         let keeper = Keeper::new(credentials::source(&config.credentials, env, &ways)?, Arc::clone(clock));
-        let limits = Limits { in_flight: config.max_in_flight, queued: QUEUED_MAX };
+        let crypto = Limits { in_flight: config.max_in_flight, queued: QUEUED_MAX, quota: config.quota };
+        let reads = Limits { in_flight: READS_IN_FLIGHT, queued: READS_QUEUED_MAX, quota: config.read_quota };
         Ok(Self {
             endpoint,
             host,
             timeout: config.timeout,
             retries: config.retries,
             transport,
-            governor: Governor::new(limits, Arc::clone(clock)),
+            crypto: Queue::new(name, "crypto", crypto, clock),
+            reads: Queue::new(name, "read", reads, clock),
             keeper,
             clock: Arc::clone(clock),
             attempts: Attempts::of(name),
@@ -131,17 +142,18 @@ impl Aliyun {
     /// second ciphertext or key of which the caller never hears of the first.
     async fn relay(&self, call: &Call, lane: &Lane, deadline: Deadline) -> Result<Answer, Fault> {
         let body = shared(request::encode(call));
-        self.governor.called(lane);
-        let mut tries = Tries { lane, retries_left: self.retries, retried: 0, renewed: false };
+        let governor = &self.queue(call.action()).governor;
+        governor.called(lane);
+        let mut tries = Tries { governor, lane, retries_left: self.retries, retried: 0, renewed: false };
         let mut last = None;
         let mut credentials = self.keeper.current(deadline).await?;
         loop {
-            let pass = match self.governor.admit(lane, deadline).await {
+            let pass = match governor.admit(lane, deadline).await {
                 Ok(pass) => pass,
-                Err(shed) => return Err(last.unwrap_or(shed)),
+                Err(turned_away) => return Err(last.unwrap_or(turned_away)),
             };
             let outcome = self.attempt(call, &body, &credentials, deadline).await;
-            drop(pass);
+            learn(pass, &outcome);
             let fault = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
@@ -182,7 +194,6 @@ impl Aliyun {
             let answer = answer::decode(call.action(), received.status, &received.headers, body)?;
             if answers(call, &answer.reply) { Ok(answer) } else { Err(Fault::kms(Kind::Garbled)) }
         });
-        self.learn(&outcome);
         self.record(call.action(), &outcome, self.clock.now().since(sent));
         outcome
     }
@@ -193,13 +204,17 @@ impl Aliyun {
         tracing::debug!(action = action.name(), outcome = label, ms = took.as_millis(), "attempt");
     }
 
-    /// Tells the governor how the KMS is.
-    fn learn(&self, outcome: &Result<Answer, Fault>) {
-        match outcome.as_ref().map_err(Fault::kind) {
-            Err(Kind::Throttled(after)) => self.governor.throttled(*after),
-            Ok(_) => self.governor.answered(),
-            // Neither a refusal nor silence says anything about the quota.
-            Err(_) => {}
+    fn queue(&self, action: Action) -> &Queue {
+        match action {
+            Action::Decrypt | Action::Encrypt | Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext => {
+                &self.crypto
+            }
+            Action::DescribeKey
+            | Action::DescribeKeyVersion
+            | Action::ListAliases
+            | Action::ListAliasesByKeyId
+            | Action::ListKeyVersions
+            | Action::ListKeys => &self.reads,
         }
     }
 
@@ -212,8 +227,8 @@ impl Aliyun {
             Retry::Later if tries.retries_left > 0 => {}
             Retry::Later | Retry::Never | Retry::Renewed => return Next::GiveUp,
         }
-        let pause = jittered(doubled(BACKOFF_FIRST, tries.retried, BACKOFF_MAX)).max(self.governor.pause());
-        if pause + USEFUL_MIN > deadline.remaining(self.clock.now()) || !self.governor.may_retry(tries.lane) {
+        let pause = jittered(doubled(BACKOFF_FIRST, tries.retried, BACKOFF_MAX)).max(tries.governor.pause());
+        if pause + USEFUL_MIN > deadline.remaining(self.clock.now()) || !tries.governor.may_retry(tries.lane) {
             return Next::GiveUp;
         }
         tries.retries_left -= 1;
@@ -230,7 +245,9 @@ impl Upstream for Aliyun {
             if permit.action() != call.action() {
                 return Err(Fault::proxy(Kind::Forbidden));
             }
-            self.relay(call, &lane(permit), deadline).await.map(Held::new)
+            let outcome = self.relay(call, &lane(permit), deadline).await;
+            self.queue(call.action()).publish();
+            outcome.map(Held::new)
         })
     }
 
@@ -245,7 +262,39 @@ impl Debug for Aliyun {
     }
 }
 
+/// What the KMS counts together.
+struct Queue {
+    governor: Governor<CallerName>,
+    metrics: metrics::Queue<{ Class::ALL.len() }>,
+}
+
+impl Queue {
+    fn new(upstream: &str, quota: &'static str, limits: Limits, clock: &Arc<dyn Clock>) -> Self {
+        let metrics = metrics::Queue::of(upstream, quota, Class::ALL.map(Class::label));
+        let queue = Self { governor: Governor::new(limits, Arc::clone(clock)), metrics };
+        queue.publish();
+        queue
+    }
+
+    /// Everything that changes there changes on the way of some call, and is told at its end.
+    fn publish(&self) {
+        let Tally { limit, waiting, taken, turned } = self.governor.tally();
+        self.metrics.record(limit, waiting, taken, turned);
+    }
+}
+
+/// Tells the governor how the KMS is.
+fn learn(pass: Pass<'_, CallerName>, outcome: &Result<Answer, Fault>) {
+    match outcome.as_ref().map_err(Fault::kind) {
+        Err(Kind::Throttled(after)) => pass.throttled(*after),
+        Ok(_) => pass.answered(),
+        // Neither a refusal nor silence says anything about the quota.
+        Err(_) => {}
+    }
+}
+
 struct Tries<'a> {
+    governor: &'a Governor<CallerName>,
     lane: &'a Lane,
     retries_left: u32,
     retried: u32,
@@ -262,10 +311,13 @@ enum Next {
 type Lane = Priority<CallerName>;
 
 fn lane(permit: &Permit) -> Lane {
-    match permit.share() {
-        Some(share) => Priority::Call(share.clone()),
-        None if permit.is_urgent() => Priority::Probe,
-        None => Priority::Upkeep,
+    match (permit.share(), permit.action()) {
+        (Some(share), Action::Encrypt | Action::GenerateDataKey | Action::GenerateDataKeyWithoutPlaintext) => {
+            Priority::Write(share.clone())
+        }
+        (Some(share), _) => Priority::Call(share.clone()),
+        (None, _) if permit.is_urgent() => Priority::Probe,
+        (None, _) => Priority::Refresh,
     }
 }
 
@@ -305,8 +357,11 @@ fn default_retries() -> u32 {
     2
 }
 
-/// Callers that wait for a place in the window. At 1,000 calls a second this is more than any deadline lets through.
+/// Callers that wait for their turn. At 1,000 calls a second this is more than any deadline lets through.
 const QUEUED_MAX: usize = 16_384;
+/// Reads are few, and their quota is small.
+const READS_IN_FLIGHT: usize = 8;
+const READS_QUEUED_MAX: usize = 1024;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(400);
 /// An attempt with less time than this is not worth its place in the quota.
@@ -314,9 +369,14 @@ const USEFUL_MIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::auth::{Door, Entry, Identity};
+    use crate::claim::{Claim, ListenerName, Peer, PeerOrigin};
     use crate::clock::System;
-    use crate::kms::{Ciphertext, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyVersion};
+    use crate::kms::{Ciphertext, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyVersion, Read};
+    use crate::policy::{Grant, Policy, Rule};
     use crate::secret::Secret;
     use crate::upstream::rehearsal::{Act, Asked, Server, answer as http, soon};
 
@@ -350,6 +410,8 @@ mod tests {
             credentials: credentials::Config { source: credentials::Source::Env, ..Default::default() },
             timeout: Duration::from_secs(1),
             max_in_flight: 8,
+            quota: None,
+            read_quota: None,
             retries: 2,
         }
     }
@@ -512,6 +574,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn reads_that_are_throttled_pause_no_cryptography() {
+        let (server, upstream) = kms(|_, asked| match asked.header("x-acs-action") {
+            Some("DescribeKey") => http(429, "x-acs-retry-after: 9000\r\n", &said("Rejected.Throttling")),
+            _ => http(200, "", GOOD),
+        })
+        .await;
+        let describe = Call::Read(Read { action: Action::DescribeKey, key: None, extra: Extra::default() });
+        assert_eq!(kind(&upstream, &describe).await, Kind::Throttled(Some(Duration::from_secs(9))));
+        assert!(upstream.relay(&decrypt(), &anyone(), soon()).await.is_ok());
+        assert!(matches!(kind(&upstream, &describe).await, Kind::Throttled(Some(_))));
+        assert_eq!(server.asked().len(), 2);
+    }
+
+    #[test]
+    fn each_call_waits_in_the_lane_of_its_caller_and_urgency() {
+        let (listener, name) = (ListenerName::new("l"), CallerName::new("a"));
+        let entry = Entry { name: name.clone(), listener: listener.clone(), identity: Identity::Listener };
+        let peer = Peer { listener, origin: PeerOrigin::Unix(None), certificate_names: Arc::from([]) };
+        let door = Door::new(vec![entry]).unwrap();
+        let caller = door.admit(&peer, &Claim::Anonymous, System.now(), System.wall()).unwrap();
+        let rules = vec![Rule { actions: Action::ALL.to_vec(), keys: vec!["*".to_owned()] }];
+        let share = CallerName::new("group");
+        let policy = Policy::new(HashMap::from([(name, Grant { rules, share: share.clone() })]));
+        let of = |call: &Call| lane(&policy.permit(&caller, call).unwrap());
+        assert_eq!(of(&decrypt()), Priority::Call(share.clone()));
+        assert_eq!(of(&encrypt("key-1")), Priority::Write(share));
+        let ours = [policy.probe(), policy.follow(&KeyName::new("key-1")), policy.upkeep()];
+        assert_eq!(ours.each_ref().map(lane), [Priority::Probe, Priority::Probe, Priority::Refresh]);
+    }
+
+    #[tokio::test]
     async fn a_hundred_calls_to_an_ill_kms_are_at_most_a_hundred_and_twenty_attempts() {
         let (server, upstream) = kms(|_, _| http(500, "", &said("InternalFailure"))).await;
         let upstream = Arc::new(upstream);
@@ -617,6 +710,8 @@ mod tests {
             credentials: credentials::Config::default(),
             timeout: Duration::from_secs(2),
             max_in_flight: 64,
+            quota: None,
+            read_quota: None,
             retries: 2,
         };
         assert_eq!(config, expected);

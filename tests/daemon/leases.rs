@@ -201,7 +201,7 @@ fn refusals(seen: &[Seen], start: Instant) -> BTreeMap<(u16, String), ()> {
     after.map(|seen| ((seen.outcome.0, seen.outcome.1["Code"].as_str().unwrap_or("none").to_owned()), ())).collect()
 }
 
-const SHORT: Setting = Setting { lease: "3s", probe: "1s", retries: 0, timeout: "1s", audit: "" };
+const SHORT: Setting = Setting { lease: "3s", probe: "1s", retries: 0, timeout: "1s", upstream: "", audit: "" };
 const LEASE: Duration = Duration::from_secs(3);
 const BEYOND: Duration = Duration::from_millis(700);
 const RUNS: usize = 3;

@@ -18,6 +18,8 @@ pub(crate) struct Setting {
     pub(crate) retries: u32,
     /// Of one attempt upstream, and of a request.
     pub(crate) timeout: &'static str,
+    /// Further lines of the upstream.
+    pub(crate) upstream: &'static str,
     /// What stands under `[audit]`, where anything does.
     pub(crate) audit: &'static str,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Setting {
 impl Default for Setting {
     /// The daemon's own defaults, but no retries: each call of a client is at most one of the KMS.
     fn default() -> Self {
-        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s", audit: "" }
+        Self { lease: "30s", probe: "10s", retries: 0, timeout: "2s", upstream: "", audit: "" }
     }
 }
 
@@ -150,7 +152,7 @@ pub(crate) async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<
 
 fn config(emulator: &Daemon, address: &str, setting: Setting) -> String {
     let dir = Path::new(emulator.at("ca_file")).parent().unwrap().display().to_string();
-    let Setting { lease, probe, retries, timeout, audit } = setting;
+    let Setting { lease, probe, retries, timeout, upstream, audit } = setting;
     format!(
         r#"
 [upstream.emulator]
@@ -161,6 +163,7 @@ ca_file = "{ca}"
 credentials = {{ source = "file", id = "{id}", secret_file = "{secret}" }}
 retries = {retries}
 timeout = "{timeout}"
+{upstream}
 lease = {{ duration = "{lease}", probe = "{probe}" }}
 [[listener]]
 name = "tls"

@@ -160,6 +160,8 @@ fn upstream(address: SocketAddr, secret: &Path) -> Aliyun {
         credentials,
         timeout: PATIENCE,
         max_in_flight: 32,
+        quota: None,
+        read_quota: None,
         retries: 0,
     };
     let clock: Arc<dyn Clock> = Arc::new(System);

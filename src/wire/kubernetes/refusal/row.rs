@@ -197,8 +197,9 @@ const STALE: Row = Row {
 };
 const THROTTLED: Row = Row {
     code: Code::ResourceExhausted,
-    what: "the KMS throttles, so {key} cannot be used just now",
-    remedy: "kube-apiserver asks again by itself; if it lasts, have the quota of the account raised",
+    what: "the quota of the KMS is used up, so {key} cannot be used just now",
+    remedy: "kube-apiserver asks again by itself; if it lasts, have the quota of the account raised, and `quota` of the \
+             upstream of {listener} with it",
 };
 const TIMED_OUT: Row = Row {
     code: Code::DeadlineExceeded,
