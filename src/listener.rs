@@ -1,9 +1,11 @@
 //! Sockets: who may connect, how many, for how long; and what the socket tells of its peer.
 
 mod address;
+mod admission;
 mod connection;
 mod crowd;
 mod face;
+mod limits;
 mod ownership;
 mod patience;
 mod provider;
@@ -19,7 +21,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +29,10 @@ use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
-use self::crowd::{Crowd, Order};
+use self::crowd::Crowd;
 pub use self::face::FaceName;
+pub use self::limits::Limits;
 use self::ownership::Ownership;
-use self::patience::Patience;
 pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
@@ -124,46 +126,10 @@ impl Config {
     }
 }
 
-/// How long a connection may take for what, and for how long it may be at all. The defaults are tuned for clients on
-/// the same machine; longer ones let hostile peers hold their places longer.
-///
-/// HTTP/2 connections that are idle or old are told by GOAWAY: a call that was under way is still answered, and then a
-/// second remains to close. Frames that are no calls (pings, settings) neither keep a connection nor count as half a
-/// head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From `accept` to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From the first byte of a request's head (of the first request: from the handshake) to its last. In HTTP/2 while
-    /// no call is in flight: of any frame, and of the client's preface.
-    pub head: Duration,
-    /// From the head of a request to the service's answer. The service has its own, shorter deadline; this one holds
-    /// where it fails. In HTTP/2, where it resets the stream alone, to the last of the answer that the client's window
-    /// has room for.
-    pub request: Duration,
-    /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
-    pub idle: Duration,
-    /// For which a client may refuse to take any byte of what is written to it.
-    pub stall: Duration,
-    /// After which an answer closes its connection (HTTP/2: GOAWAY, at once), so that its buffers are wiped.
-    pub age: Duration,
-    /// For requests in flight when the listener shuts down.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(5),
-            head: Duration::from_secs(5),
-            request: Duration::from_secs(120),
-            idle: Duration::from_secs(60),
-            stall: Duration::from_secs(5),
-            age: Duration::from_secs(600),
-            drain: Duration::from_secs(15),
-        }
-    }
-}
+/// Beside a response (an extension of it): a plaintext went in or out with its request. Where hyper, h2 or rustls keep
+/// what came in, its connection does not rest for long before it is let go of.
+#[derive(Clone, Copy, Debug)]
+pub struct Confidential;
 
 /// A bound socket, not yet served: connections wait in its queue.
 #[derive(Debug)]
@@ -173,6 +139,7 @@ pub struct Listener {
     tls: Option<Arc<ServerConfig>>,
     max_connections: usize,
     limits: Limits,
+    recycling: watch::Receiver<u64>,
 }
 
 impl Listener {
@@ -206,13 +173,21 @@ impl Listener {
         }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
-        Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
+        let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
+        Ok(Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 })
     }
 
     /// With other limits than the default ones.
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Ends its connections, after the requests in flight, whenever `word` changes: what lies in their buffers is wiped.
+    #[must_use]
+    pub fn recycled_by(mut self, word: watch::Receiver<u64>) -> Self {
+        self.recycling = word;
         self
     }
 
@@ -270,41 +245,16 @@ impl Listener {
         let acceptor = self.bound.listen()?;
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
         let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
-        let mut patience = Patience::default();
-        let ended = loop {
-            let socket = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                accepted = acceptor.accept() => match accepted {
-                    Ok(socket) => socket,
-                    Err(error) => match patience.after(&error) {
-                        Some(pause) => { sleep(pause).await; continue }
-                        None => break Err(error),
-                    },
-                },
-            };
-            patience = Patience::default();
-            let place = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                place = crowd.enter() => place,
-            };
+        let begin = |socket, place| {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
+        let ended = tokio::select! {
+            ended = admission::admit(&acceptor, &crowd, begin, &shutdown) => ended,
+            never = admission::dismiss(&crowd, self.recycling) => match never {},
+        };
         drop(acceptor);
-        drain(&crowd, &tasks, terms.limits.drain).await;
+        admission::drain(&crowd, &tasks, terms.limits.drain).await;
         ended
-    }
-}
-
-/// Sends everyone home: at once who is idle, after its answer who waits for one, and at the end whoever is left.
-async fn drain(crowd: &Crowd, tasks: &TaskTracker, patience: Duration) {
-    tasks.close();
-    crowd.tell_all(Order::Leave);
-    if timeout(patience, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut at the end of the drain time");
-        crowd.tell_all(Order::Cut);
-        tasks.wait().await;
     }
 }
 
