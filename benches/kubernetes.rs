@@ -35,6 +35,10 @@ use load::{Ask, Deks, Target};
 use process::Server;
 use table::Table;
 
+/// As in the binary: the echo is to pay for its frees what the daemon pays.
+#[global_allocator]
+static ALLOCATOR: kmsproxy::Allocator = kmsproxy::ALLOCATOR;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [mode, socket] = &arguments[..]

@@ -203,7 +203,10 @@ impl House {
         door: Arc<Door>,
         inherited: &mut Inherited,
     ) -> Result<(), Error> {
-        let listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
+        let mut listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
+        if let Answering::Cached(engine) = &*respond {
+            listener = listener.recycled_by(engine.ledger().wipes());
+        }
         let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
         let clock = Arc::clone(&self.clock);
         let face = match (plan.face, &*respond) {

@@ -15,6 +15,8 @@ use self::replay::{Marker, Replays};
 use crate::claim::{Claim, ListenerName, Peer, PeerOrigin, Signed};
 use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
+use crate::guard::Full;
+use crate::seal::AtRest;
 use crate::secret::Secret;
 
 /// A caller's name in the configuration.
@@ -108,7 +110,7 @@ pub enum Identity {
 pub struct Door {
     rosters: HashMap<ListenerName, Roster>,
     marker: Marker,
-    nobody: Secret,
+    nobody: AtRest,
 }
 
 impl Door {
@@ -123,7 +125,7 @@ impl Door {
             rosters.entry(entry.listener.clone()).or_default().add(entry, &mut replays)?;
         }
         // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
-        let nobody = Secret::new(vec![0; 30]);
+        let nobody = AtRest::new(&Secret::new(vec![0; 30]))?;
         Ok(Self { rosters, marker: Marker::default(), nobody })
     }
 
@@ -151,7 +153,7 @@ impl Door {
     }
 
     fn verify(&self, key: Option<&Key>, signed: &Signed<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
-        let proven = signed.proof.verify(key.map_or(&self.nobody, |key| &key.secret));
+        let proven = signed.proof.verify(&key.map_or(&self.nobody, |key| &key.secret).open());
         let key = key.ok_or(Fault::caller(Kind::UnknownAccessKey))?;
         let age = wall.duration_since(signed.signed_at);
         if age.unsigned_abs() > WINDOW {
@@ -202,6 +204,9 @@ pub enum EntryError {
         "caller {0}: uid 65534 stands for every user of another user namespace; give the caller a uid or a listener of its own"
     )]
     OverflowUid(CallerName),
+    /// There is nowhere to keep an access key.
+    #[error(transparent)]
+    Full(#[from] Full),
 }
 
 /// Who may come in through one listener.
@@ -219,7 +224,7 @@ struct Roster {
 #[derive(Debug)]
 struct Key {
     caller: Caller,
-    secret: Secret,
+    secret: AtRest,
     replays: Arc<Mutex<Replays>>,
 }
 
@@ -235,7 +240,7 @@ impl Roster {
             Identity::Unix { uid: OVERFLOW_UID } => return Err(EntryError::OverflowUid(caller.name)),
             Identity::AccessKey { id, secret } => {
                 let replays = Arc::clone(replays.entry(id.clone()).or_default());
-                let key = Key { caller: caller.clone(), secret, replays };
+                let key = Key { caller: caller.clone(), secret: AtRest::new(&secret)?, replays };
                 let proof = format!("access key {id}");
                 only(&mut self.keys, id.into(), key).map_err(|key| (key.caller, proof))
             }

@@ -142,7 +142,9 @@ struct Embedded<const PORT: u16> {
     json: bool,
 }
 
-fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
+/// As [`main`], of a process that was started otherwise: `arguments` begin with the name of the program.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(message) => return parted(&message),

@@ -123,6 +123,11 @@ impl Engine {
         self.parts.upstream.identity()
     }
 
+    /// As [`Upstream::recycle`].
+    pub fn recycle(&self) {
+        self.parts.upstream.recycle();
+    }
+
     /// Whether what it releases can be recorded now, where it must be.
     #[must_use]
     pub fn is_auditable(&self) -> bool {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Moment};
@@ -44,6 +44,8 @@ pub struct Ledger {
     doubted: Mutex<Moment>,
     hastened: Mutex<Moment>,
     hurry: Notify,
+    /// How often a sealing key was wiped because of what the KMS said.
+    wiped: watch::Sender<u64>,
     versions: Versions,
 }
 
@@ -74,6 +76,7 @@ impl Ledger {
             doubted: Mutex::new(Moment::BOOT),
             hastened: Mutex::new(Moment::BOOT),
             hurry: Notify::new(),
+            wiped: watch::Sender::new(0),
             versions: Versions::default(),
         }
     }
@@ -121,7 +124,9 @@ impl Ledger {
             name.context = ContextScope::Overflow;
         }
         let barrier = Epoch(self.barrier.load(Ordering::SeqCst));
-        let scope = scopes.entry(name).or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, barrier));
+        let scope = scopes
+            .entry(name)
+            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, barrier, self.wiped.clone()));
         Arc::clone(scope)
     }
 
@@ -223,6 +228,13 @@ impl Ledger {
         self.make_all_due();
     }
 
+    /// Changes when DEKs were lost because the KMS refused their key, or we are another than we were: what has carried
+    /// them is to be let go of, too. Nobody but the KMS brings that about; a key that callers make up has no DEKs.
+    #[must_use]
+    pub fn wipes(&self) -> watch::Receiver<u64> {
+        self.wiped.subscribe()
+    }
+
     /// Whether an answer about `key` may still go out at `now`: nothing was closed since it was `asked`, and a lease
     /// that began then would be in force.
     ///
@@ -243,6 +255,8 @@ impl Ledger {
 
     /// Lets go of scopes that hold nothing, and of the guarded memory that their sealing keys take.
     pub fn reap(&self) {
+        // Those that are watched stay although they hold nothing.
+        self.all().iter().for_each(|scope| scope.unburden());
         self.scopes.write().unwrap_or_else(PoisonError::into_inner).retain(|_, scope| !scope.is_idle());
     }
 

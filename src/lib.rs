@@ -47,5 +47,10 @@ pub mod cli;
 
 /// Wipes every block of heap when it is freed: what passed through the buffers of hyper and TLS would otherwise stay
 /// readable for as long as the process lives. Costs at most 3 % of a cached hit.
-#[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+///
+/// A library does not choose for the program that it is part of: `main.rs` makes it the global allocator, and so must
+/// any other program that is to keep promise 13. `tests/leaks.rs` shows what is found in one that does not.
+pub type Allocator = zeroizing_alloc::ZeroAlloc<std::alloc::System>;
+
+/// The one [`Allocator`].
+pub const ALLOCATOR: Allocator = zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -1,6 +1,7 @@
 //! Sockets: who may connect, how many, for how long; and what the socket tells of its peer.
 
 mod address;
+mod admission;
 mod connection;
 mod crowd;
 mod face;
@@ -20,7 +21,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,11 +29,10 @@ use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
-use self::crowd::{Crowd, Order};
+use self::crowd::Crowd;
 pub use self::face::FaceName;
 pub use self::limits::Limits;
 use self::ownership::Ownership;
-use self::patience::Patience;
 pub use self::provider::Provider;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
@@ -126,6 +126,11 @@ impl Config {
     }
 }
 
+/// Beside a response (an extension of it): a plaintext went in or out with its request. Where hyper, h2 or rustls keep
+/// what came in, its connection does not rest for long before it is let go of.
+#[derive(Clone, Copy, Debug)]
+pub struct Confidential;
+
 /// A bound socket, not yet served: connections wait in its queue.
 #[derive(Debug)]
 pub struct Listener {
@@ -134,6 +139,7 @@ pub struct Listener {
     tls: Option<Arc<ServerConfig>>,
     max_connections: usize,
     limits: Limits,
+    recycling: watch::Receiver<u64>,
 }
 
 impl Listener {
@@ -167,13 +173,21 @@ impl Listener {
         }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
-        Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::of(config.face) })
+        let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
+        Ok(Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 })
     }
 
     /// With other limits than the default ones.
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Ends its connections, after the requests in flight, whenever `word` changes: what lies in their buffers is wiped.
+    #[must_use]
+    pub fn recycled_by(mut self, word: watch::Receiver<u64>) -> Self {
+        self.recycling = word;
         self
     }
 
@@ -231,41 +245,16 @@ impl Listener {
         let acceptor = self.bound.listen()?;
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
         let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
-        let mut patience = Patience::default();
-        let ended = loop {
-            let socket = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                accepted = acceptor.accept() => match accepted {
-                    Ok(socket) => socket,
-                    Err(error) => match patience.after(&error) {
-                        Some(pause) => { sleep(pause).await; continue }
-                        None => break Err(error),
-                    },
-                },
-            };
-            patience = Patience::default();
-            let place = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break Ok(()),
-                place = crowd.enter() => place,
-            };
+        let begin = |socket, place| {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
+        let ended = tokio::select! {
+            ended = admission::admit(&acceptor, &crowd, begin, &shutdown) => ended,
+            never = admission::dismiss(&crowd, self.recycling) => match never {},
+        };
         drop(acceptor);
-        drain(&crowd, &tasks, terms.limits.drain).await;
+        admission::drain(&crowd, &tasks, terms.limits.drain).await;
         ended
-    }
-}
-
-/// Sends everyone home: at once who is idle, after its answer who waits for one, and at the end whoever is left.
-async fn drain(crowd: &Crowd, tasks: &TaskTracker, patience: Duration) {
-    tasks.close();
-    crowd.tell_all(Order::Leave);
-    if timeout(patience, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "cut at the end of the drain time");
-        crowd.tell_all(Order::Cut);
-        tasks.wait().await;
     }
 }
 

@@ -1,6 +1,7 @@
-//! Sealing under a key that lives as long as one lease epoch.
+//! Sealing: DEKs under a key that lives as long as one lease epoch, credentials under one that lives as long as we do.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
@@ -9,6 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::guard::{Full, Guarded};
 use crate::secret::Secret;
+
+mod stack;
+
+use stack::without_trace;
 
 /// An AES-256-GCM key, born at random in guarded memory and nowhere else in clear.
 ///
@@ -45,7 +50,9 @@ impl EpochKey {
         }
         let mut bytes = Vec::with_capacity(plaintext.len() + TAG_BYTES);
         bytes.extend_from_slice(plaintext);
-        let tag = self.cipher.encrypt_inout_detached(&spread(nonce), aad, bytes.as_mut_slice().into()).ok()?;
+        let nonce_bytes = spread(nonce);
+        let tag =
+            without_trace(|| self.cipher.encrypt_inout_detached(&nonce_bytes, aad, bytes.as_mut_slice().into()).ok())?;
         bytes.extend_from_slice(&tag);
         Some(Sealed { nonce, bytes: bytes.into_boxed_slice() })
     }
@@ -56,12 +63,9 @@ impl EpochKey {
         let (ciphertext, tag) = sealed.bytes.split_last_chunk::<TAG_BYTES>()?;
         let mut buffer = ciphertext.to_vec();
         // Nothing is decrypted unless the tag is right: what is dropped on failure is still ciphertext.
-        let decrypted = self.cipher.decrypt_inout_detached(
-            &spread(sealed.nonce),
-            aad,
-            buffer.as_mut_slice().into(),
-            &Tag::from(*tag),
-        );
+        let (nonce, tag) = (spread(sealed.nonce), Tag::from(*tag));
+        let decrypted =
+            without_trace(|| self.cipher.decrypt_inout_detached(&nonce, aad, buffer.as_mut_slice().into(), &tag));
         let secret = Secret::new(buffer);
         decrypted.ok().map(|()| secret)
     }
@@ -93,6 +97,39 @@ impl fmt::Debug for Sealed {
         write!(f, "Sealed({} bytes)", self.bytes.len())
     }
 }
+
+/// A credential that is kept for as long as the process lives: sealed, and in clear only for the time of one use.
+///
+/// Its key is the process's own and lies in guarded memory, so that a dump gives nothing away. Root in this machine can
+/// still have the process itself open it.
+pub struct AtRest(Sealed);
+
+impl AtRest {
+    /// Seals a copy of `secret`, which is the caller's to drop.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no guarded memory for the process's own key, or if that was used 2³² times.
+    pub fn new(secret: &Secret) -> Result<Self, Full> {
+        let key = OWN.as_ref().map_err(|&full| full)?;
+        key.seal(b"", secret.expose()).map(Self).ok_or(Full)
+    }
+
+    /// The secret, for one use.
+    #[must_use]
+    pub fn open(&self) -> Secret {
+        let opened = OWN.as_ref().ok().and_then(|key| key.open(b"", &self.0));
+        opened.expect("was sealed by this key, which is never replaced, and nobody else can change it")
+    }
+}
+
+impl fmt::Debug for AtRest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AtRest({} bytes)", self.0.size() - TAG_BYTES)
+    }
+}
+
+/// The process's own key.
+static OWN: LazyLock<Result<EpochKey, Full>> = LazyLock::new(EpochKey::generate);
 
 fn spread(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
     let mut nonce = [0; 12];
@@ -170,6 +207,15 @@ mod tests {
         assert_eq!(key.seal(b"", b"one more"), None);
         assert_eq!(key.seal(b"", b"and more"), None);
         assert_eq!(key.open(b"", &last), Some(Secret::copied(b"last")));
+    }
+
+    #[test]
+    fn what_is_at_rest_is_opened_for_use_and_looks_like_nothing() {
+        let one = AtRest::new(&Secret::copied(b"hunter2")).unwrap();
+        let other = AtRest::new(&Secret::copied(b"hunter2")).unwrap();
+        assert_eq!((one.open(), other.open()), (Secret::copied(b"hunter2"), Secret::copied(b"hunter2")));
+        assert_ne!(one.0.bytes, other.0.bytes);
+        assert_eq!(format!("{one:?}"), "AtRest(7 bytes)");
     }
 
     #[test]

@@ -29,4 +29,8 @@ pub trait Upstream: Debug + Send + Sync {
     /// As whom it asks: an access key id or role, stable over refreshes of its session; empty while it has no
     /// credentials. When this changes, nothing that was allowed before is known to be allowed now.
     fn identity(&self) -> Arc<str>;
+
+    /// Lets go of connections, in whose buffers the last answers lie: at once of those that are idle, of the others when
+    /// they have ended. By default there are none.
+    fn recycle(&self) {}
 }

@@ -48,11 +48,14 @@ impl Watch {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = interval(TURN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wipes = self.engine.ledger().wipes();
         let refresher = self.tasks.spawn(refresh(Arc::clone(&self.engine), stop.clone()));
         loop {
             select! {
                 () = stop.cancelled() => break,
                 () = self.engine.ledger().hurried() => {}
+                // The ledger outlives us: this ends with a change only.
+                Ok(()) = wipes.changed() => self.engine.recycle(),
                 _ = ticks.tick() => {}
             }
             self.turn(self.engine.clock().now());

@@ -10,6 +10,10 @@ use kmsproxy::guard::{self, Backend, Config, Guarded, Weak};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: kmsproxy::Allocator = kmsproxy::ALLOCATOR;
+
 /// Pairs of words, the second computed from the first, so that they can be searched for without being held anywhere.
 /// Each test has its own salt, because tests of one process see each other's memory.
 #[derive(Clone, Copy)]

@@ -13,6 +13,9 @@ mod kms;
 #[path = "daemon/process.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod process;
+#[path = "leaks/provider.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod provider;
 #[path = "hostile/signer.rs"]
 mod signer;
 #[path = "hostile/sockets.rs"]

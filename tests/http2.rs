@@ -12,7 +12,7 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use kmsproxy::claim::Peer;
-use kmsproxy::listener::{Answer, Config, FaceName, Limits, Listener};
+use kmsproxy::listener::{Answer, Confidential, Config, FaceName, Limits, Listener};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -145,7 +145,11 @@ async fn answer(request: Request<RecvStream>, released: &Notify) -> Answer {
         }
     }
     let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
-    Answer { response: Response::new(Bytes::from(said)), trailers: Some(trailers) }
+    let mut response = Response::new(Bytes::from(said));
+    if head.uri.path() == "/confide" {
+        response.extensions_mut().insert(Confidential);
+    }
+    Answer { response, trailers: Some(trailers) }
 }
 
 async fn client(stream: UnixStream) -> SendRequest<Bytes> {
@@ -637,6 +641,22 @@ async fn an_idle_connection_says_goodbye_and_still_answers_a_call_that_was_under
     assert_eq!(raw.frames.last().unwrap().kind, GOAWAY);
     raw.acknowledge().await;
     assert_eq!(raw.answer(3).await, "/late - ");
+    assert_eq!(raw.closed().await, Some(NO_ERROR));
+    running.assert_serves().await;
+}
+
+#[tokio::test]
+async fn what_was_confided_does_not_rest_in_the_buffers_of_a_connection() {
+    let running = Running::start(Limits { rest: SHORT, ..Limits::default() });
+    let mut raw = running.raw().await;
+    raw.begin(1, "/").await;
+    raw.answer(1).await;
+    sleep(SHORT * 3).await;
+    raw.begin(3, "/confide").await;
+    raw.answer(3).await;
+    let answered = Instant::now();
+    farewell(&mut raw, 3).await;
+    assert!(answered.elapsed() >= SHORT / 2, "{:?}", answered.elapsed());
     assert_eq!(raw.closed().await, Some(NO_ERROR));
     running.assert_serves().await;
 }

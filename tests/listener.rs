@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use kmsproxy::claim::{Peer, PeerOrigin};
-use kmsproxy::listener::{BindError, Config, FaceName, Limits, Listener, LocalAddress};
+use kmsproxy::listener::{BindError, Confidential, Config, FaceName, Limits, Listener, LocalAddress};
 use kmsproxy::tls;
 use kmsproxy::tls::authority::Authority;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -66,7 +66,11 @@ impl Running {
                     "/huge" => return Response::new(Full::new(Bytes::from(vec![0; 32 << 20]))),
                     _ => {}
                 }
-                Response::new(Full::new(Bytes::from(describe(&peer))))
+                let mut response = Response::new(Full::new(Bytes::from(describe(&peer))));
+                if request.uri().path() == "/confide" {
+                    response.extensions_mut().insert(Confidential);
+                }
+                response
             }
         };
         let ended = tokio::spawn(listener.run(service, shutdown.clone()));
@@ -256,6 +260,80 @@ async fn an_idle_connection_outlives_the_limit_of_a_head_and_not_its_own() {
     let answered = Instant::now();
     assert_eq!(closed(&mut stream).await, b"");
     assert!(answered.elapsed() >= limits.idle - SHORT, "{:?}", answered.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_was_at_rest_goes_on_with_whatever_had_come_of_the_next_request() {
+    let running = Running::start(&loopback(), Limits { rest: SHORT / 2, ..Limits::default() });
+    let mut stream = running.connect().await;
+    for come in [0, 1, 9, GET.len() - 1] {
+        stream.write_all(&[GET, &GET[..come]].concat()).await.unwrap();
+        assert_eq!(answer(&mut stream).await.0, "HTTP/1.1 200 OK");
+        tokio::time::sleep(SHORT * 2).await;
+        stream.write_all(&GET[come..]).await.unwrap();
+        assert_eq!(answer(&mut stream).await.0, "HTTP/1.1 200 OK", "{come} bytes of it");
+        tokio::time::sleep(SHORT * 2).await;
+    }
+    assert_eq!(ask(&mut stream, "/confide").await.0, "HTTP/1.1 200 OK");
+    tokio::time::sleep(SHORT * 2).await;
+    assert_eq!(ask(&mut stream, "/").await.0, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn over_tls_a_connection_on_which_a_plaintext_came_in_ends_when_it_rests() {
+    let Certified { folder, tls } = certified();
+    let config = Config { tls: Some(tls), insecure: false, ..loopback() };
+    let running = Running::start(&config, Limits { rest: SHORT, ..Limits::default() });
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = client(folder.path(), None).connect(name, running.connect().await).await.unwrap();
+    for target in ["/", "/confide"] {
+        assert_eq!(ask(&mut stream, target).await.0, "HTTP/1.1 200 OK");
+        if target == "/" {
+            tokio::time::sleep(SHORT * 3).await;
+        }
+    }
+    let read = timeout(SOON, stream.read(&mut [0])).await.expect("closed in time");
+    assert!(!matches!(read, Ok(1..)), "{read:?}");
+    assert!(ask_over_tls(&running, &client(folder.path(), None)).await.is_ok());
+}
+
+#[tokio::test]
+async fn half_a_head_that_came_before_the_rest_is_held_against_the_limit_of_a_head() {
+    let limits = Limits { rest: SHORT / 2, head: SHORT * 2, ..Limits::default() };
+    let running = Running::start(&loopback(), limits);
+    let mut stream = running.connect().await;
+    stream.write_all(&[GET, &GET[..9]].concat()).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, "HTTP/1.1 200 OK");
+    assert_eq!(closed(&mut stream).await, b"");
+}
+
+#[tokio::test]
+async fn an_answer_that_the_peer_is_slow_to_take_is_not_cut_by_rest() {
+    let running = Running::start(&loopback(), Limits { rest: SHORT / 2, ..Limits::default() });
+    let mut stream = running.connect().await;
+    stream.write_all(b"GET /huge HTTP/1.1\r\nhost: kms\r\n\r\n").await.unwrap();
+    tokio::time::sleep(SHORT * 4).await;
+    assert_eq!(answer(&mut stream).await.2.len(), 32 << 20);
+    assert_eq!(ask(&mut stream, "/").await.0, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn at_a_word_idle_connections_are_closed_and_the_others_after_their_answer() {
+    let (word, recycling) = tokio::sync::watch::channel(0);
+    let mut running = Running::serve(Listener::bind(&loopback(), None).unwrap().recycled_by(recycling));
+    let (mut idle, mut busy) = (running.connect().await, running.connect().await);
+    ask(&mut idle, "/").await;
+    running.arrived.recv().await.unwrap();
+    busy.write_all(b"GET /wait HTTP/1.1\r\nhost: kms\r\n\r\n").await.unwrap();
+    running.arrived.recv().await.unwrap();
+    word.send(1).unwrap();
+    assert_eq!(closed(&mut idle).await, b"");
+    running.release.notify_one();
+    assert_eq!(answer(&mut busy).await.0, "HTTP/1.1 200 OK");
+    assert_eq!(closed(&mut busy).await, b"");
+    running.assert_serves().await;
+    drop(word);
+    running.assert_serves().await;
 }
 
 #[tokio::test]

@@ -504,6 +504,26 @@ async fn promise_11_an_encrypt_that_is_refused_ends_the_lease_and_one_that_succe
 }
 
 #[tokio::test]
+async fn promise_13_word_is_given_once_when_deks_are_lost_and_never_for_a_key_that_callers_make_up() {
+    let world = world();
+    let mut wipes = world.engine.ledger().wipes();
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    world.kms.say_once(Fault::kms(Kind::KeyNotFound));
+    let Call::Encrypt(made_up) = encrypt() else { unreachable!() };
+    let made_up = Call::Encrypt(Encrypt { key: KeyName::new("made-up"), ..made_up });
+    assert_eq!(world.ask("a", made_up).await, Err(Kind::KeyNotFound));
+    assert!(!wipes.has_changed().unwrap());
+
+    world.kms.refuse(Some(Kind::KeyDisabled));
+    for expected in [true, false] {
+        world.clock.advance(Duration::from_secs(10));
+        world.turn().await;
+        assert_eq!(wipes.has_changed().unwrap(), expected);
+        wipes.mark_unchanged();
+    }
+}
+
+#[tokio::test]
 async fn promise_13_no_secret_shows_in_debug() {
     let world = world();
     world.ask("a", with_context(b"canary-ciphertext", "canary-context")).await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::word;
@@ -38,6 +39,8 @@ pub struct Scope {
     terms: Terms,
     entries: AtomicUsize,
     watchers: AtomicUsize,
+    /// The ledger's count of sealing keys that were wiped because of what the KMS said.
+    wiped: watch::Sender<u64>,
     inner: RwLock<Inner>,
 }
 
@@ -61,7 +64,13 @@ pub struct Kept {
 }
 
 impl Scope {
-    pub(super) fn new(upstream: &Arc<str>, name: &ScopeName, terms: Terms, barrier: Epoch) -> Arc<Self> {
+    pub(super) fn new(
+        upstream: &Arc<str>,
+        name: &ScopeName,
+        terms: Terms,
+        barrier: Epoch,
+        wiped: watch::Sender<u64>,
+    ) -> Arc<Self> {
         let inner =
             Inner { lease: Lease::unknown(barrier), seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
         Arc::new(Self {
@@ -70,6 +79,7 @@ impl Scope {
             terms,
             entries: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
+            wiped,
             inner: RwLock::new(inner),
         })
     }
@@ -188,13 +198,20 @@ impl Scope {
         let mut inner = self.write();
         let again = inner.lease.is_refused();
         inner.lease.refuse(fault.clone(), next);
-        inner.seal = None;
+        self.wipe(&mut inner);
         drop(inner);
         let (upstream, key) = (&*self.upstream, &self.name.key);
         if again {
             debug!(upstream, %key, refusal = %fault, "the KMS refuses as before");
         } else {
             warn!(upstream, %key, refusal = %fault, "lease ended: the KMS refused; its DEKs are wiped");
+        }
+    }
+
+    /// Tells, too, where there was a key to wipe.
+    fn wipe(&self, inner: &mut Inner) {
+        if inner.seal.take().is_some() {
+            self.wiped.send_modify(|times| *times += 1);
         }
     }
 
@@ -219,7 +236,19 @@ impl Scope {
     pub(super) fn forget(&self, next: Epoch) {
         let mut inner = self.write();
         inner.lease.forget(next);
-        inner.seal = None;
+        self.wipe(&mut inner);
+    }
+
+    /// Wipes the sealing key of a scope in which nothing is kept any more. Whoever is about to keep something there finds
+    /// its entry shut, and asks again.
+    pub(super) fn unburden(&self) {
+        let idle = || self.entries() == 0;
+        if idle() && self.inner.read().is_ok_and(|inner| inner.seal.is_some()) {
+            let mut inner = self.write();
+            if idle() {
+                inner.seal = None;
+            }
+        }
     }
 
     /// Whether there is anything in it to lose, for now or for somebody who is about to keep something here. To be asked

@@ -20,8 +20,8 @@ pub(super) use self::http1::Http1;
 pub use self::http2::Answer;
 pub(super) use self::http2::Http2;
 use self::stream::{Stream, Transport};
-use super::Limits;
 use super::crowd::{Member, Order, Place};
+use super::{Confidential, Limits};
 use crate::claim::{ListenerName, Peer, PeerOrigin, UnixPeer};
 use crate::tls;
 

@@ -106,6 +106,10 @@ pub(super) struct Member {
     /// Requests in flight: with HTTP/1.1 at most one.
     busy: AtomicUsize,
     hearing: AtomicBool,
+    /// Whether the peer has not taken yet what is written to it.
+    faltering: AtomicBool,
+    /// Whether a plaintext went in or out with a request.
+    confided: AtomicBool,
     /// Milliseconds from `began` to when it began to hear.
     heard: AtomicU64,
     order: AtomicU8,
@@ -120,6 +124,8 @@ impl Member {
             since: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             hearing,
+            faltering: AtomicBool::new(false),
+            confided: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             order: AtomicU8::new(Order::Stay as u8),
             told: Notify::new(),
@@ -163,6 +169,31 @@ impl Member {
         self.hearing.load(Ordering::Relaxed)
     }
 
+    /// A write waits for the peer.
+    pub(super) fn falter(&self) {
+        self.faltering.store(true, Ordering::Relaxed);
+    }
+
+    /// The peer has taken what waited.
+    pub(super) fn speak_on(&self) {
+        self.faltering.store(false, Ordering::Relaxed);
+    }
+
+    /// A plaintext went in or out, and may lie in its buffers from now on.
+    pub(super) fn confide(&self) {
+        self.confided.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a plaintext may lie in its buffers.
+    pub(super) fn confided(&self) -> bool {
+        self.confided.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is said on it, in either direction.
+    pub(super) fn silent(&self) -> bool {
+        !self.busy() && !self.hearing() && !self.faltering.load(Ordering::Relaxed)
+    }
+
     /// Since when it does what it does.
     pub(super) fn since(&self) -> Instant {
         let stamp = if self.hearing() && !self.busy() { &self.heard } else { &self.since };
@@ -204,6 +235,13 @@ impl Member {
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Member>);
+
+impl Busy {
+    /// A plaintext goes in or out with the request.
+    pub(super) fn confide(&self) {
+        self.0.confide();
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -23,6 +23,10 @@ pub struct Limits {
     pub request: Duration,
     /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
     pub idle: Duration,
+    /// From one answer, while nothing more is said, until what the buffers of the connection hold of it is wiped. In
+    /// HTTP/1.1 the connection stays, unless a plaintext came in over TLS; in HTTP/2, where a plaintext went in or out,
+    /// it is told to go, as one that is idle. No more than `idle`.
+    pub rest: Duration,
     /// For which a client may refuse to take any byte of what is written to it.
     pub stall: Duration,
     /// After which an answer closes its connection (HTTP/2: GOAWAY, at once), so that its buffers are wiped.
@@ -50,6 +54,7 @@ impl Default for Limits {
             head: Duration::from_secs(5),
             request: Duration::from_secs(120),
             idle: Duration::from_secs(60),
+            rest: Duration::from_secs(1),
             stall: Duration::from_secs(5),
             age: Duration::from_secs(600),
             drain: Duration::from_secs(15),

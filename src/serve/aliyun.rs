@@ -18,6 +18,7 @@ use crate::clock::{Clock, Deadline};
 use crate::engine::Respond;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Answer, Call, RequestId};
+use crate::listener::Confidential;
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
 use crate::wire::aliyun::{answer, refusal, request};
@@ -61,10 +62,15 @@ impl<R: Respond> Face<R> {
         let result = self.answer(request, peer, deadline, &mut seen).await;
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
-        match result {
+        let mut response = match result {
             Ok(answer) => accept(&answer),
             Err(fault) => refuse(&fault, seen.unread),
+        };
+        // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
+        if seen.action == Some(Action::Encrypt) {
+            response.extensions_mut().insert(Confidential);
         }
+        response
     }
 
     async fn answer<B: Body<Data = Bytes>>(

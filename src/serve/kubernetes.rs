@@ -19,7 +19,7 @@ use crate::clock::{Clock, Deadline};
 use crate::engine::{Primary, Provide};
 use crate::fault::{Fault, Kind, Origin};
 use crate::kms::{Call, Ciphertext, Decrypt, Encrypt, Encrypted, Extra, KeyId, KeyName, KeyVersion, Reply};
-use crate::listener::{Answer, Provider};
+use crate::listener::{Answer, Confidential, Provider};
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
 use crate::wire::kubernetes::key_id::{self, PublicKeyId};
@@ -50,7 +50,7 @@ impl<P: Provide> Face<P> {
     pub async fn serve(&self, request: Request<RecvStream>, peer: &Peer) -> Answer {
         let begun = self.clock.now();
         let mut seen = Seen::default();
-        let (answer, outcome) = match screen(&request) {
+        let (mut answer, outcome) = match screen(&request) {
             Err(status) => (no_grpc(status), Kind::Malformed("").label()),
             Ok(()) => match self.answer(request, peer, &mut seen).await {
                 Ok(message) => (accept(message), metrics::OK),
@@ -58,6 +58,9 @@ impl<P: Provide> Face<P> {
             },
         };
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
+        if seen.method.is_some_and(wire::Method::is_confidential) {
+            answer.response.extensions_mut().insert(Confidential);
+        }
         answer
     }
 

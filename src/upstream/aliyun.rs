@@ -254,6 +254,10 @@ impl Upstream for Aliyun {
     fn identity(&self) -> Arc<str> {
         self.keeper.principal()
     }
+
+    fn recycle(&self) {
+        self.transport.recycle();
+    }
 }
 
 impl Debug for Aliyun {

@@ -173,7 +173,8 @@ impl Ways {
     #[must_use]
     pub fn new(platform: &Trust, insecure: bool, clock: &Arc<dyn Clock>) -> Self {
         let reach = if insecure { Reach::VerifiedOrLoopback } else { Reach::Verified };
-        let way = |reach, connect| Arc::new(Transport::new(platform.clone(), reach, connect, Arc::clone(clock)));
+        let way =
+            |reach, connect| Arc::new(Transport::new(platform.clone(), reach, connect, Arc::clone(clock)).unpooled());
         Self {
             sts: way(reach, STS_CONNECT_TIMEOUT),
             machine: way(Reach::VerifiedOrMachine, METADATA_TIMEOUT),

@@ -122,6 +122,8 @@ pub struct Transport {
     connector: HttpsConnector<HttpConnector>,
     reach: Reach,
     clock: Arc<dyn Clock>,
+    /// Connections that wait for the next question.
+    idle_max: usize,
     pool: Mutex<(Moment, Pool)>,
 }
 
@@ -140,8 +142,18 @@ impl Transport {
             Reach::VerifiedOrLoopback | Reach::VerifiedOrMachine => connector.https_or_http(),
         };
         let connector = connector.enable_http1().wrap_connector(tcp);
-        let pool = Mutex::new((clock.now(), pool(&connector)));
-        Self { connector, reach, clock, pool }
+        let (idle_max, pool) =
+            (IDLE_CONNECTIONS_MAX, Mutex::new((clock.now(), pool(&connector, IDLE_CONNECTIONS_MAX))));
+        Self { connector, reach, clock, idle_max, pool }
+    }
+
+    /// With a connection for each question, for what is asked now and then: credentials do not lie in the buffers of one
+    /// that waits.
+    #[must_use]
+    pub fn unpooled(mut self) -> Self {
+        self.idle_max = 0;
+        self.recycle();
+        self
     }
 
     /// Checks an address from the configuration: an absolute URI without user, within reach.
@@ -209,13 +221,20 @@ impl Transport {
         }
     }
 
+    /// Replaces the pool: idle connections end at once, and what they hold is wiped; what is under way ends in peace.
+    pub fn recycle(&self) {
+        let fresh = (self.clock.now(), pool(&self.connector, self.idle_max));
+        let old = std::mem::replace(&mut *self.pool.lock().unwrap_or_else(PoisonError::into_inner), fresh);
+        drop(old);
+    }
+
     /// The pool, replaced now and then: a connection's buffers keep the last key that went through them, so none may
     /// live for ever. What is under way on an old one ends in peace.
     fn pool(&self) -> Pool {
         let now = self.clock.now();
         let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(current.0) >= CONNECTION_AGE_MAX {
-            *current = (now, pool(&self.connector));
+            *current = (now, pool(&self.connector, self.idle_max));
         }
         current.1.clone()
     }
@@ -241,11 +260,11 @@ pub fn shared(body: Secret) -> Bytes {
 
 type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-fn pool(connector: &HttpsConnector<HttpConnector>) -> Pool {
+fn pool(connector: &HttpsConnector<HttpConnector>, idle_max: usize) -> Pool {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_MAX)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .pool_max_idle_per_host(idle_max)
         .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
         .http1_max_headers(HEADERS_MAX)
         .build(connector.clone())
@@ -319,7 +338,9 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub const HEADERS_MAX: usize = 64;
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const IDLE_CONNECTIONS_MAX: usize = 64;
-const IDLE_MAX: Duration = Duration::from_secs(30);
+/// What was answered last lies in a connection's buffers until it is closed: within twice this time. Whoever asks less
+/// often pays for a handshake each time.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 
 #[cfg(test)]

@@ -94,6 +94,15 @@ impl Method {
         }
     }
 
+    /// Whether a plaintext goes in or out by it.
+    #[must_use]
+    pub const fn is_confidential(self) -> bool {
+        match self {
+            Self::V1Decrypt | Self::V1Encrypt | Self::V2Decrypt | Self::V2Encrypt => true,
+            Self::V1Version | Self::V2Status => false,
+        }
+    }
+
     /// A short name, for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -69,9 +69,18 @@ impl Target {
 }
 
 impl Client {
+    /// On this connection, or on another in its place if the other end has closed it meanwhile.
     pub(crate) async fn call(&mut self, action: &str, parameters: &[(&str, &str)]) -> Outcome {
+        if self.is_closed() {
+            *self = self.target.connect().await;
+        }
         let request = signed(&self.target, action, parameters);
         self.send(request).await
+    }
+
+    /// Whether the other end has closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     pub(crate) async fn send(&mut self, request: http::Request<Full<Bytes>>) -> Outcome {

@@ -41,32 +41,43 @@ impl Daemon {
     fn embedded_in(dir: TempDir, command: &str, state: &Path, arguments: &[&str]) -> Self {
         let mut all = vec![command, "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
         all.extend(arguments);
-        Self::start(dir, &all)
+        let mut command = Command::new(BINARY);
+        command.args(all);
+        Self::start(dir, command)
     }
 
     /// `kmsproxy serve` with `config`, in which `DIR` stands for a directory of its own.
     pub(crate) fn serve(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::serve_by(config, files, |path| {
+            let mut command = Command::new(BINARY);
+            command.args(["serve", "--config", path.to_str().unwrap(), "--json"]);
+            command
+        })
+    }
+
+    /// The same by a command of the test's own, which is given the path of the configuration.
+    pub(crate) fn serve_by(config: &str, files: &[(&str, &str)], command: impl FnOnce(&Path) -> Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             write_private(&dir.path().join(name), text);
         }
         let path = dir.path().join("kmsproxy.toml");
         write_private(&path, &config.replace("DIR", dir.path().to_str().unwrap()));
-        Self::start(dir, &["serve", "--config", path.to_str().unwrap(), "--json"])
+        Self::start(dir, command(&path))
     }
 
-    fn start(dir: TempDir, arguments: &[&str]) -> Self {
+    fn start(dir: TempDir, mut command: Command) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kmsproxy"))
-            .args(arguments)
+        let mut child = command
             .env("KMSPROXY_LOG", "trace")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // Whatever runs it may have a word to say before.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let line = lines.find(|line| line.starts_with('{')).unwrap_or_default();
         let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
             let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
             panic!("not ready ({error}): {line}\n{log}")
@@ -118,6 +129,9 @@ impl Drop for Daemon {
         let _ = self.child.wait();
     }
 }
+
+/// The daemon as it is shipped.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_kmsproxy");
 
 /// A file that only its owner can read.
 pub(crate) fn write_private(path: &Path, text: &str) {

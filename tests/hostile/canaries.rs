@@ -3,18 +3,43 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use kmsproxy::auth::Identity;
+use kmsproxy::config::Environment;
+use kmsproxy::kms::{
+    Answer, Call, Ciphertext, Context, ContextForm, DataKey, Decrypt, Decrypted, Encrypt, Extra, KeyId, KeyName,
+    KeyVersion, Reply, RequestId,
+};
+use kmsproxy::seal::AtRest;
+use kmsproxy::secret::Secret;
+use kmsproxy::upstream::credentials::Credentials;
+use kmsproxy::wire::aliyun::signature::{AccessKey, V3, v3_headers};
+use kmsproxy::wire::kubernetes::Request;
 use serde_json::json;
 
 use super::http::{self, Heard, Raw};
 use super::kms::{Act, Kms, html, said, wrapped};
+use super::process::{BINARY, Daemon};
+use super::provider::{self, Stored};
 use super::signer::{Pairs, Signer, encoded, hex};
-use super::stage::{Setup, Stage, one};
+use super::stage::{AUDIT_SECRET, Setup, Stage, one};
 use super::upstream::certified;
 
 #[test]
-fn no_secret_is_in_the_log_the_metrics_the_error_bodies_or_the_command_line() {
+fn no_secret_is_in_anything_that_is_said_or_written() {
+    run("text");
+}
+
+#[test]
+fn no_secret_is_in_anything_that_is_written_as_json() {
+    run("json");
+}
+
+fn run(log_format: &'static str) {
     let (ca, tls) = certified(&["127.0.0.1"]);
     let kms = Kms::tls(tls);
     let setup = Setup {
@@ -22,24 +47,33 @@ fn no_secret_is_in_the_log_the_metrics_the_error_bodies_or_the_command_line() {
         ca: Some(ca),
         lease: r#"{ duration = "3s", probe = "1s" }"#,
         local_secret: LOCAL,
-        upstream_secret: UPSTREAM,
+        credentials: Some(format!(r#"{{ source = "uri", uri = "{}" }}"#, grants())),
+        log_format,
+        more: MORE,
         ..Setup::plain(&kms)
     };
     let stage = Stage::set_up(kms, &setup);
     let context = json!({ "name": CONTEXT }).to_string();
     let blob = wrapped("key-1", &STANDARD.encode(DEK), &context);
     let bodies = provoke(&stage, &blob, &context);
+    let grpc = provoke_as_apiserver(&stage);
     await_probes(&stage);
 
-    let canaries = [LOCAL, UPSTREAM, DEK, &STANDARD.encode(DEK), CONTEXT, &context, &blob];
+    let (bare, encoded_dek) = (wrapped("key-1", &STANDARD.encode(DEK), ""), STANDARD.encode(DEK));
+    let canaries = [LOCAL, UPSTREAM, TOKEN, AUDIT_SECRET, DEK, &encoded_dek, CONTEXT, &context, &blob, &bare];
     let log = stage.daemon.log();
-    let command = std::fs::read(format!("/proc/{}/cmdline", stage.daemon.id())).unwrap();
-    let places = [
-        ("log", log.clone()),
-        ("metrics", stage.metrics()),
-        ("error bodies", bodies.join("\n")),
-        ("command line", String::from_utf8(command).unwrap()),
+    let mut places = vec![
+        ("log".to_owned(), log.clone()),
+        ("metrics".to_owned(), stage.metrics()),
+        ("error bodies".to_owned(), bodies.join("\n")),
+        ("heads and trailers of gRPC".to_owned(), grpc),
     ];
+    for file in ["cmdline", "environ"] {
+        let bytes = std::fs::read(format!("/proc/{}/{file}", stage.daemon.id())).unwrap();
+        places.push((file.to_owned(), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    places.extend(commands(&stage));
+    places.extend(written(&stage));
     for (place, text) in &places {
         assert!(!text.is_empty(), "{place} is empty");
         for canary in canaries {
@@ -47,10 +81,179 @@ fn no_secret_is_in_the_log_the_metrics_the_error_bodies_or_the_command_line() {
         }
     }
     // The log was indeed talkative.
-    for word in ["TRACE", "request", "attempt", "invalid_parameter", "bad_signature", "garbled"] {
+    for word in ["TRACE", "request", "attempt", "invalid_parameter", "bad_signature", "garbled", "v2/Encrypt", "h2::"] {
         assert!(log.contains(word), "{word} is not in the log");
     }
-    eprintln!("{} lines of log, {} error bodies", log.lines().count(), bodies.len());
+    let names: Vec<_> = places.iter().map(|(place, text)| format!("{place} ({})", text.len())).collect();
+    eprintln!("{} lines of log, {} error bodies; bytes of {}", log.lines().count(), bodies.len(), names.join(", "));
+}
+
+/// What the other commands say of this daemon and of its configuration.
+fn commands(stage: &Stage) -> Vec<(String, String)> {
+    let (config, socket) = (stage.daemon.dir.path().join("kmsproxy.toml"), stage.daemon.dir.path().join("admin.sock"));
+    let (config, socket) = (config.to_str().unwrap(), socket.to_str().unwrap());
+    let commands: [&[&str]; 3] = [
+        &["status", "--socket", socket],
+        &["status", "--socket", socket, "--json"],
+        // Its addresses are taken, by the daemon.
+        &["check", "--print", "--root", "/", "--config", config],
+    ];
+    let said = commands.into_iter().map(|arguments| {
+        let output = Command::new(BINARY).args(arguments).env("KMSPROXY_LOG", "trace").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let said = [output.stdout, output.stderr].concat();
+        (arguments.join(" "), String::from_utf8_lossy(&said).into_owned())
+    });
+    said.collect()
+}
+
+/// Every file that the daemon has in its hands or has made, but for those that it was given.
+fn written(stage: &Stage) -> Vec<(String, String)> {
+    let at = |name: &str| stage.daemon.dir.path().join(name);
+    let given = ["local.secret", "upstream.secret", "audit.secret", "server.key"].map(at);
+    let beside = std::fs::read_dir(stage.daemon.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", stage.daemon.id())).unwrap();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let files = beside.chain(open).filter(|path| path.is_file() && !given.contains(path));
+    let files: BTreeSet<_> = files.filter(|path| path.metadata().unwrap().len() > 0).collect();
+    assert!(["log", "audit.jsonl"].iter().all(|name| files.contains(&at(name))), "{files:?}");
+    let read = |path: PathBuf| {
+        (path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned())
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The same as kube-apiserver would do it; returns all that it would hear.
+fn provoke_as_apiserver(stage: &Stage) -> String {
+    let socket = stage.daemon.dir.path().join("k8s.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = provider::Client::connect(&socket).await;
+        // The key was refused a moment ago, and one trial a second is let through.
+        for _ in 0..100 {
+            if client.encrypt_v1(DEK.as_bytes()).await.is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        for _ in 0..2 {
+            let stored = [client.encrypt_v1(DEK.as_bytes()).await, client.encrypt_v2(DEK.as_bytes()).await];
+            for stored in stored {
+                let opened = client.decrypt(&stored.expect("a good answer")).await;
+                assert_eq!(opened.as_deref(), Some(DEK.as_bytes()));
+            }
+        }
+        let Some(Stored::V2(blob, key_id, annotations)) = client.encrypt_v2(DEK.as_bytes()).await else { panic!() };
+        let bad = [
+            Stored::V1(DEK.as_bytes().to_vec()),
+            Stored::V1([&[1, 3][..], b"no-", DEK.as_bytes()].concat()),
+            Stored::V2(DEK.as_bytes().to_vec(), key_id.clone(), annotations.clone()),
+            Stored::V2(blob.clone(), DEK.to_owned(), annotations),
+            Stored::V2(blob, key_id, [(CONTEXT.to_owned(), DEK.as_bytes().to_vec())].into()),
+        ];
+        for stored in &bad {
+            assert_eq!(client.decrypt(stored).await, None);
+        }
+        let html = format!("<html>{UPSTREAM} {TOKEN} {DEK}</html>").into_bytes();
+        for act in [Act::Say(200, String::new(), html), said(500, "InternalFailure"), said(409, "Rejected.Disabled")] {
+            stage.kms.says(act);
+            assert!(client.encrypt_v1(DEK.as_bytes()).await.is_none());
+            assert!(client.encrypt_v2(DEK.as_bytes()).await.is_none());
+        }
+        stage.kms.is_honest();
+        client.heard
+    })
+}
+
+/// Where credentials with a session token are had.
+fn grants() -> String {
+    let grant = json!({ "AccessKeyId": "STS.upstream", "AccessKeySecret": UPSTREAM, "SecurityToken": TOKEN,
+        "Expiration": "2100-01-01T00:00:00Z", "Code": "Success" });
+    let source = Kms::plain();
+    source.says(Act::Say(200, String::new(), grant.to_string().into_bytes()));
+    format!("http://{}/", source.address)
+}
+
+#[test]
+fn no_secret_is_in_debug_output() {
+    let (dek, token, blob) = (|| Secret::copied(DEK.as_bytes()), Secret::copied(TOKEN.as_bytes()), DEK.as_bytes());
+    let (key, version) = (KeyId::new("key-1"), KeyVersion::new("v1"));
+    let pairs = [(CONTEXT.into(), DEK.into())].into_iter().collect();
+    let context = Context::new(ContextForm::Json, CONTEXT, pairs);
+    let form = format!("Plaintext={}", encoded(DEK));
+    let (secret, at) = (Secret::copied(UPSTREAM.as_bytes()), jiff::Timestamp::now());
+    let access_key = AccessKey { id: "id", secret: &secret, token: Some(&token) };
+    let signing =
+        V3 { host: "kms", action: "Encrypt", version: "1", key: access_key, at, nonce: "n", body: form.as_bytes() };
+    let encrypt = Encrypt {
+        key: KeyName::new("key-1"),
+        plaintext: dek(),
+        context: context.clone(),
+        dry_run: false,
+        extra: Extra::default(),
+    };
+    let ciphertext = Ciphertext::new(blob.to_vec());
+    let decrypt =
+        Decrypt { ciphertext: ciphertext.clone(), key: None, context, dry_run: false, extra: Extra::default() };
+    let data_key = DataKey { plaintext: Some(dek()), ciphertext, key: key.clone(), version: version.clone() };
+    let decrypted = Decrypted { plaintext: dek(), key, version };
+    let request_id = || RequestId::new("R");
+    let shown = [
+        format!("{:?} {:?}", dek(), AtRest::new(&dek()).unwrap()),
+        format!("{access_key:?} {:?}", v3_headers(&signing)),
+        format!("{:?} {:?}", Call::Encrypt(encrypt), Call::Decrypt(decrypt)),
+        format!("{:?}", Answer { reply: Reply::DataKey(data_key), request_id: request_id() }),
+        format!("{:?}", Answer { reply: Reply::Decrypted(decrypted), request_id: request_id() }),
+        format!("{:?}", Identity::AccessKey { id: "id".to_owned(), secret: Secret::copied(LOCAL.as_bytes()) }),
+        format!(
+            "{:?}",
+            Credentials { id: "id".to_owned(), secret, token: Some(token), expires: None, principal: "p".into() }
+        ),
+        format!("{:?}", Environment::of([("TOKEN".into(), TOKEN.into())])),
+        format!("{:?} {:?}", Request::EncryptV1 { plaintext: dek() }, Request::DecryptV1 { ciphertext: blob.to_vec() }),
+    ];
+    for text in &shown {
+        for canary in [LOCAL, UPSTREAM, TOKEN, DEK, CONTEXT] {
+            assert_eq!(found(text, canary), None, "{canary} in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_development_daemon_says_and_writes_nothing_of_what_passes_through_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::dev_on(&dir.path().join("state"), &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = provider::Client::connect(Path::new(daemon.at("kubernetes_socket"))).await;
+        let stored = [client.encrypt_v1(DEK.as_bytes()).await, client.encrypt_v2(DEK.as_bytes()).await];
+        for stored in stored {
+            assert_eq!(client.decrypt(&stored.unwrap()).await.as_deref(), Some(DEK.as_bytes()));
+        }
+    });
+    let secret = std::fs::read_to_string(daemon.at("secret_file")).unwrap();
+    let (mut files, mut left) = (Vec::new(), vec![dir.path().to_owned()]);
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                left.push(entry)
+            } else if entry.is_file() {
+                files.push(entry)
+            }
+        }
+    }
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+        assert_eq!(found(&text, DEK), None, "in {}", file.display());
+        let its_place = file.as_path() == Path::new(daemon.at("secret_file"));
+        assert_eq!(found(&text, secret.trim()).is_some(), its_place, "the access key's secret in {}", file.display());
+    }
+    for text in [daemon.log(), daemon.ready.to_string()] {
+        for canary in [DEK, secret.trim()] {
+            assert_eq!(found(&text, canary), None, "{canary} in {text}");
+        }
+    }
 }
 
 /// Good requests, and bad ones of every sort that carry the canaries; returns the bodies of the refusals.
@@ -194,5 +397,24 @@ fn a_canary_is_found_in_every_spelling() {
 
 const LOCAL: &str = "canary+local/secret=0f3a";
 const UPSTREAM: &str = "canary+upstream/secret=77b1";
+const TOKEN: &str = "canary+session/token=c2e8";
 const DEK: &str = "canary+plaintext/dek=93cd";
 const CONTEXT: &str = "canary+context/value=41ee";
+const MORE: &str = r#"
+[audit]
+sink = "file"
+path = "DIR/audit.jsonl"
+secret_file = "DIR/audit.secret"
+[admin]
+address = "unix:DIR/admin.sock"
+[[listener]]
+name = "k8s"
+face = "kubernetes"
+address = "unix:DIR/k8s.sock"
+upstream = "fake"
+key = "key-1"
+[[caller]]
+name = "apiserver"
+listener = "k8s"
+allow = [{ actions = ["Encrypt", "Decrypt"], keys = ["key-1"] }]
+"#;

@@ -11,10 +11,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
 use std::net::TcpStream;
+use std::process::Command;
 
 use super::http::{self, Heard, Raw};
 use super::kms::{Kms, wrapped};
-use super::process::Daemon;
+use super::process::{BINARY, Daemon};
 use super::signer::Signer;
 
 /// The daemon, before a KMS.
@@ -34,6 +35,12 @@ pub(crate) struct Setup {
     pub(crate) timeout: &'static str,
     pub(crate) local_secret: &'static str,
     pub(crate) upstream_secret: &'static str,
+    /// The upstream's `credentials`, in place of the file with its secret.
+    pub(crate) credentials: Option<String>,
+    /// In which form it logs.
+    pub(crate) log_format: &'static str,
+    /// More of a configuration.
+    pub(crate) more: &'static str,
 }
 
 impl Setup {
@@ -46,6 +53,9 @@ impl Setup {
             timeout: "2s",
             local_secret: SECRET,
             upstream_secret: "upstreamsecret",
+            credentials: None,
+            log_format: "text",
+            more: "",
         }
     }
 }
@@ -65,15 +75,22 @@ impl Stage {
             .replace("ENDPOINT", &setup.endpoint)
             .replace("CA_FILE", ca_file)
             .replace("LEASE", setup.lease)
-            .replace("TIMEOUT", setup.timeout);
+            .replace("TIMEOUT", setup.timeout)
+            .replace("CREDENTIALS", setup.credentials.as_deref().unwrap_or(IN_A_FILE))
+            + setup.more;
         let files = [
             ("server.pem", authority.certificate_pem()),
             ("server.key", key),
             ("local.secret", setup.local_secret),
             ("upstream.secret", setup.upstream_secret),
+            ("audit.secret", AUDIT_SECRET),
             ("kms-ca.pem", setup.ca.as_deref().unwrap_or_default()),
         ];
-        let daemon = Daemon::serve(&config, &files);
+        let daemon = Daemon::serve_by(&config, &files, |path| {
+            let mut command = Command::new(BINARY);
+            command.args(["serve", "--json", "--log-format", setup.log_format, "--config"]).arg(path);
+            command
+        });
         Self { kms, daemon, ca: authority.ca_pem().to_owned() }
     }
 
@@ -159,6 +176,9 @@ pub(crate) fn with<'a>(pairs: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]
 }
 
 const SECRET: &str = "localsecret";
+/// What an audit log may be keyed with.
+pub(crate) const AUDIT_SECRET: &str = "canary+audit/secret=5d10,of+thirty-two+bytes";
+const IN_A_FILE: &str = r#"{ source = "file", id = "LTAIupstream", secret_file = "DIR/upstream.secret" }"#;
 const CONFIG: &str = r#"
 [upstream.fake]
 kind = "aliyun"
@@ -166,7 +186,7 @@ endpoint = "ENDPOINT"
 region = "cn-hangzhou"
 insecure = true
 timeout = "TIMEOUT"
-credentials = { source = "file", id = "LTAIupstream", secret_file = "DIR/upstream.secret" }
+credentials = CREDENTIALS
 lease = LEASE
 CA_FILE
 [[listener]]

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -14,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Limits, Member, Opened, Order, Protocol, overdue};
+use super::{Confidential, Limits, Member, Opened, Order, Protocol, overdue};
 use crate::claim::Peer;
 
 /// HTTP/1.1, answered by a service.
@@ -32,44 +33,72 @@ where
     type Error = hyper::Error;
 
     async fn converse(self, opened: Opened) -> Result<(), hyper::Error> {
-        let Opened { stream, peer, member, limits } = opened;
-        let (member, old) = (&member, Instant::now() + limits.age);
-        let answer = service_fn(|request| {
+        let Opened { mut stream, peer, member, limits } = opened;
+        let (member, old, tls) = (&member, Instant::now() + limits.age, stream.is_tls());
+        let answered = &AtomicBool::new(false);
+        let answer = |request| {
             let (busy, answering) = (member.begin(), (self.0)(Arc::clone(&peer), request));
             async move {
                 let mut response = answering.await;
                 if Instant::now() >= old {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
+                answered.store(true, Ordering::Relaxed);
+                if response.extensions().get::<Confidential>().is_some() {
+                    busy.confide();
+                }
                 drop(busy);
                 Ok::<_, Infallible>(response)
             }
-        });
-        let http = http().serve_connection(TokioIo::new(stream), answer);
-        let mut http = pin!(http);
-        let mut told = pin!(member.told());
-        let mut timer = pin!(sleep_until(due(member, &limits)));
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(ended) = http.as_mut().poll(cx) {
-                    return Poll::Ready(ended);
+        };
+        loop {
+            let mut http = http().serve_connection(TokioIo::new(&mut stream), service_fn(answer));
+            let mut told = pin!(member.told());
+            let due = || {
+                let after = if tls && member.confided() { After::Close } else { After::BeginAnew };
+                due(member, &limits, answered.load(Ordering::Relaxed).then_some(after))
+            };
+            let mut timer = pin!(sleep_until(due().0));
+            let outcome = poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
+                        return Poll::Ready(ended.map(|()| After::Close));
+                    }
+                    match obey(member) {
+                        Obedience::Close => return Poll::Ready(Ok(After::Close)),
+                        Obedience::Finish => Pin::new(&mut http).graceful_shutdown(),
+                        Obedience::Carry => {}
+                    }
+                    let (due, after) = due();
+                    if overdue(timer.as_mut(), due, cx) {
+                        return Poll::Ready(Ok(after));
+                    }
+                    if told.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    told.set(member.told());
                 }
-                match obey(member) {
-                    Obedience::Close => return Poll::Ready(Ok(())),
-                    Obedience::Finish => http.as_mut().graceful_shutdown(),
-                    Obedience::Carry => {}
+            });
+            match outcome.await? {
+                After::Close => return Ok(()),
+                After::BeginAnew => {
+                    let unread = http.into_parts().read_buf;
+                    stream.unread(unread);
+                    answered.store(false, Ordering::Relaxed);
                 }
-                if overdue(timer.as_mut(), due(member, &limits), cx) {
-                    return Poll::Ready(Ok(()));
-                }
-                if told.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                told.set(member.told());
             }
-        })
-        .await
+        }
     }
+}
+
+/// What follows when the time has come.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    /// hyper is given the same connection as if it were a new one: its buffers, in which the last request and the last
+    /// answer lie, are freed and so wiped.
+    BeginAnew,
+    /// The connection ends, and with it what rustls keeps of a request that came in.
+    Close,
 }
 
 enum Obedience {
@@ -91,13 +120,16 @@ fn obey(member: &Member) -> Obedience {
     }
 }
 
-fn due(member: &Member, limits: &Limits) -> Instant {
-    let span = match (member.busy(), member.hearing()) {
-        (true, _) => limits.request,
-        (false, true) => limits.head,
-        (false, false) => limits.idle,
+/// When the time comes, if nothing changes, and for what.
+fn due(member: &Member, limits: &Limits, rested: Option<After>) -> (Instant, After) {
+    let rested = rested.filter(|_| member.silent() && limits.rest < limits.idle);
+    let (span, after) = match (member.busy(), member.hearing(), rested) {
+        (true, ..) => (limits.request, After::Close),
+        (false, true, _) => (limits.head, After::Close),
+        (false, false, Some(after)) => (limits.rest, after),
+        (false, false, None) => (limits.idle, After::Close),
     };
-    member.since() + span
+    (member.since() + span, after)
 }
 
 fn http() -> http1::Builder {

@@ -152,6 +152,7 @@ impl<'a> Stay<'a> {
             (Some(leaving), false, _) => leaving.max(member.since()) + FAREWELL,
             (None, true, _) => self.old,
             (None, false, true) => self.old.min(member.since() + limits.head),
+            (None, false, false) if member.confided() => self.old.min(member.since() + limits.rest.min(limits.idle)),
             (None, false, false) => self.old.min(member.since() + limits.idle),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
@@ -27,6 +28,8 @@ pub(super) enum Transport {
 #[derive(Debug)]
 pub(super) struct Stream {
     transport: Transport,
+    /// What was read of the transport, and given back.
+    unread: Bytes,
     member: Arc<Member>,
     stall: Duration,
     /// Runs while a write waits for the peer.
@@ -35,15 +38,33 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) const fn new(transport: Transport, member: Arc<Member>, stall: Duration) -> Self {
-        Self { transport, member, stall, stalled: None }
+        Self { transport, unread: Bytes::new(), member, stall, stalled: None }
+    }
+
+    /// Whether what is read and written is encrypted underneath.
+    pub(super) const fn is_tls(&self) -> bool {
+        match self.transport {
+            Transport::Tcp(_) | Transport::Unix(_) => false,
+            Transport::TcpTls(_) | Transport::UnixTls(_) => true,
+        }
+    }
+
+    /// Takes back what was read and not understood yet: it is what is read next.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.member.speak_on();
+            }
             return progress;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.stall)));
+        let stalled = self.stalled.get_or_insert_with(|| {
+            self.member.falter();
+            Box::pin(sleep(self.stall))
+        });
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -51,6 +72,13 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..length]);
+            self.unread.advance(length);
+            self.member.heard();
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),

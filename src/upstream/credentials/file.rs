@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::guard::Full;
+use crate::seal::AtRest;
 use crate::secret::Secret;
 use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetching, Lack};
 
@@ -14,13 +16,13 @@ use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetc
 pub struct AccessKey {
     id: String,
     secret: Held,
-    token: Option<Secret>,
+    token: Option<AtRest>,
     seen: Mutex<Option<Stamp>>,
 }
 
 #[derive(Debug)]
 enum Held {
-    Here(Secret),
+    Here(AtRest),
     InFile(PathBuf),
 }
 
@@ -33,14 +35,19 @@ impl AccessKey {
         let value = |name: &str| env(name).filter(|value| !value.is_empty());
         let need = |name: &str| value(name).ok_or_else(|| Lack::absent(format!("{name} is not set")));
         let id = need("ALIBABA_CLOUD_ACCESS_KEY_ID")?;
-        let secret = Held::Here(Secret::new(need("ALIBABA_CLOUD_ACCESS_KEY_SECRET")?.into_bytes()));
+        let secret = Secret::new(need("ALIBABA_CLOUD_ACCESS_KEY_SECRET")?.into_bytes());
         let token = value("ALIBABA_CLOUD_SECURITY_TOKEN").map(|token| Secret::new(token.into_bytes()));
-        Ok(Self { id, secret, token, seen: Mutex::default() })
+        Self::fixed(&id, &secret, token.as_ref())
     }
 
-    /// One that another file gave.
-    pub(super) fn fixed(id: &str, secret: Secret, token: Option<Secret>) -> Self {
-        Self { id: id.to_owned(), secret: Held::Here(secret), token, seen: Mutex::default() }
+    /// One that was read already.
+    ///
+    /// # Errors
+    /// [`Lack::Failed`] where there is no guarded memory to keep it.
+    pub(super) fn fixed(id: &str, secret: &Secret, token: Option<&Secret>) -> Result<Self, Lack> {
+        let secret = Held::Here(AtRest::new(secret)?);
+        let token = token.map(AtRest::new).transpose()?;
+        Ok(Self { id: id.to_owned(), secret, token, seen: Mutex::default() })
     }
 
     /// From `id` and one of `secret_file`, `secret_env` and `secret_credential`. A file is read once, to see that it
@@ -56,7 +63,7 @@ impl AccessKey {
             (None, Some(name), None) => {
                 let value = env(name).filter(|value| !value.is_empty());
                 let value = value.ok_or_else(|| Lack::failed(format!("{name} (credentials.secret_env) is not set")))?;
-                Held::Here(Secret::new(value.into_bytes()))
+                Held::Here(AtRest::new(&Secret::new(value.into_bytes()))?)
             }
             (None, None, Some(name)) => Held::InFile(systemd_credential(name, env)?),
             _ => {
@@ -72,7 +79,7 @@ impl AccessKey {
 
     fn read(&self) -> Result<Secret, Lack> {
         match &self.secret {
-            Held::Here(secret) => Ok(Secret::copied(secret.expose())),
+            Held::Here(secret) => Ok(secret.open()),
             Held::InFile(path) => {
                 // The stamp is taken first: a change while reading is then seen at the next look.
                 let stamp = Stamp::of(path);
@@ -84,13 +91,19 @@ impl AccessKey {
     }
 }
 
+impl From<Full> for Lack {
+    fn from(full: Full) -> Self {
+        Self::failed(full.to_string())
+    }
+}
+
 impl Fetch for AccessKey {
     fn fetch(&self) -> Fetching<'_> {
         Box::pin(async {
             Ok(Credentials {
                 id: self.id.clone(),
                 secret: self.read()?,
-                token: self.token.as_ref().map(|token| Secret::copied(token.expose())),
+                token: self.token.as_ref().map(AtRest::open),
                 expires: None,
                 principal: self.id.as_str().into(),
             })

@@ -4,16 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::governor::{doubled, jittered};
+use crate::seal::AtRest;
 use crate::upstream::credentials::{Credentials, Fetch, Lack};
 
 /// Credentials that are fetched when first asked for, renewed from half of their life on (by whoever asks, in the
-/// background), and never given out after their end. There is at most one fetch at a time, and it does not end with
+/// background), and never given out after their end. Between two uses they are sealed. There is at most one fetch at a time, and it does not end with
 /// the request that started it.
 #[derive(Debug)]
 pub struct Keeper {
@@ -46,10 +48,10 @@ impl Keeper {
             if self.shared.is_due(&held) {
                 self.start(Urgency::Calm);
             }
-            return Ok(Arc::clone(&held.credentials));
+            return Ok(held.open());
         }
         self.next_round(Urgency::Calm, deadline).await;
-        self.shared.valid().map(|held| Arc::clone(&held.credentials)).ok_or(Fault::proxy(Kind::Credentials))
+        self.shared.valid().map(|held| held.open()).ok_or(Fault::proxy(Kind::Credentials))
     }
 
     /// Other credentials than `refused`, which the KMS says are bad: those that came meanwhile, or else what one more
@@ -59,8 +61,8 @@ impl Keeper {
     /// [`Kind::Credentials`] where there are no others.
     pub async fn renewed(&self, refused: &Credentials, deadline: Deadline) -> Result<Arc<Credentials>, Fault> {
         let other = || {
-            let held = self.shared.valid()?;
-            (!held.credentials.same_key(refused)).then(|| Arc::clone(&held.credentials))
+            let credentials = self.shared.valid()?.open();
+            (!credentials.same_key(refused)).then_some(credentials)
         };
         if let Some(credentials) = other() {
             return Ok(credentials);
@@ -72,7 +74,7 @@ impl Keeper {
     /// As whom we ask; empty before the first credentials. Stays when they expire: whoever they were is not another.
     #[must_use]
     pub fn principal(&self) -> Arc<str> {
-        self.shared.current.load().as_ref().map_or_else(|| "".into(), |held| Arc::clone(&held.credentials.principal))
+        self.shared.current.load().as_ref().map_or_else(|| "".into(), |held| Arc::clone(&held.principal))
     }
 
     /// Why the last fetch failed; `None` after one that did not.
@@ -120,7 +122,7 @@ struct Shared {
 impl Shared {
     fn valid(&self) -> Option<Arc<Held>> {
         let held = self.current.load_full()?;
-        let by_wall = held.credentials.expires.is_some_and(|end| self.clock.wall() >= end);
+        let by_wall = held.expires.is_some_and(|end| self.clock.wall() >= end);
         // The wall clock may have been set back since.
         let by_boot = held.ends.is_some_and(|end| self.clock.now() >= end);
         (!by_wall && !by_boot).then_some(held)
@@ -141,7 +143,7 @@ impl Shared {
         let outcome = outcome.and_then(|credentials| Held::new(credentials, now, self.clock.wall()));
         match outcome {
             Ok(held) => {
-                tracing::info!(principal = %held.credentials.principal, "credentials fetched");
+                tracing::info!(principal = %held.principal, "credentials fetched");
                 self.current.store(Some(Arc::new(held)));
                 self.pace().succeeded(now);
             }
@@ -169,15 +171,20 @@ impl Drop for Round<'_> {
 
 #[derive(Debug)]
 struct Held {
-    credentials: Arc<Credentials>,
+    id: String,
+    secret: AtRest,
+    token: Option<AtRest>,
+    expires: Option<Timestamp>,
+    principal: Arc<str>,
     /// The end by the boot clock, as far as the wall clock was right when they came.
     ends: Option<Moment>,
     renew: Option<Moment>,
 }
 
 impl Held {
-    fn new(credentials: Credentials, now: Moment, wall: jiff::Timestamp) -> Result<Self, Lack> {
-        let left = credentials.expires.map(|end| Duration::try_from(end.duration_since(wall)).unwrap_or_default());
+    fn new(credentials: Credentials, now: Moment, wall: Timestamp) -> Result<Self, Lack> {
+        let Credentials { id, secret, token, expires, principal } = credentials;
+        let left = expires.map(|end| Duration::try_from(end.duration_since(wall)).unwrap_or_default());
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Lack::failed(
                 "the credentials handed out have expired already; is this machine's clock right?",
@@ -187,7 +194,19 @@ impl Held {
         // Half of what is left: so a source that hands out the same session until shortly before its end is asked a
         // handful of times, and an STS outage of half a session's life is not noticed.
         let renew = left.map(|left| now + jittered(left / 2).max(RENEWAL_GAP_MIN));
-        Ok(Self { credentials: Arc::new(credentials), ends, renew })
+        let (secret, token) = (AtRest::new(&secret)?, token.as_ref().map(AtRest::new).transpose()?);
+        Ok(Self { id, secret, token, expires, principal, ends, renew })
+    }
+
+    /// For one call; to be dropped with it.
+    fn open(&self) -> Arc<Credentials> {
+        Arc::new(Credentials {
+            id: self.id.clone(),
+            secret: self.secret.open(),
+            token: self.token.as_ref().map(AtRest::open),
+            expires: self.expires,
+            principal: Arc::clone(&self.principal),
+        })
     }
 }
 

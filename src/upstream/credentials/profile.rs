@@ -148,7 +148,7 @@ impl Profile {
         let id = self.need("access_key_id", entry.access_key_id.as_ref())?;
         let secret = self.need("access_key_secret", entry.access_key_secret.as_ref())?;
         let token = token.filter(|token| !token.is_empty()).map(|token| Secret::copied(token.as_bytes()));
-        Ok(Box::new(AccessKey::fixed(id, Secret::copied(secret.as_bytes()), token)))
+        Ok(Box::new(AccessKey::fixed(id, &Secret::copied(secret.as_bytes()), token.as_ref())?))
     }
 
     fn need<'a>(&self, name: &str, value: Option<&'a String>) -> Result<&'a String, Lack> {

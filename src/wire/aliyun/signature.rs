@@ -25,8 +25,8 @@ pub struct AccessKey<'a> {
     pub token: Option<&'a Secret>,
 }
 
-/// One `POST /` with a form body, to be signed by V3.
-#[derive(Clone, Copy, Debug)]
+/// One `POST /` with a form body, to be signed by V3. The form may hold a plaintext: there is no `Debug`.
+#[derive(Clone, Copy)]
 pub struct V3<'a> {
     /// `Host`, with the port where it is not the default one.
     pub host: &'a str,

@@ -11,6 +11,7 @@ use h2::{Error, Reason, SendStream};
 use http::{HeaderMap, Response};
 use tokio::time::{Duration, timeout};
 
+use crate::listener::Confidential;
 use crate::listener::crowd::Busy;
 
 /// What a request over HTTP/2 is answered with.
@@ -32,7 +33,12 @@ pub(super) async fn call(
 ) {
     let answered = timeout(limit, async {
         match answer(answering, &mut respond).await {
-            Some(Ok(answer)) => send(answer, &mut respond).await.map_err(|_| Reason::CANCEL),
+            Some(Ok(answer)) => {
+                if answer.response.extensions().get::<Confidential>().is_some() {
+                    busy.confide();
+                }
+                send(answer, &mut respond).await.map_err(|_| Reason::CANCEL)
+            }
             Some(Err(Panicked)) => Err(Reason::INTERNAL_ERROR),
             None => Ok(()),
         }
