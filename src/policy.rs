@@ -169,6 +169,15 @@ impl Permit {
         }
     }
 
+    /// Who asks; none for our own upkeep.
+    #[must_use]
+    pub const fn caller(&self) -> Option<&CallerName> {
+        match &self.holder {
+            Holder::Caller { name, .. } => Some(name),
+            Holder::Probe | Holder::Upkeep => None,
+        }
+    }
+
     /// Whether it goes before all callers.
     #[must_use]
     pub const fn is_urgent(&self) -> bool {
