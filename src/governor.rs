@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::chance;
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 
@@ -228,8 +229,7 @@ fn spread(span: Duration, random: u64) -> Duration {
 }
 
 fn random() -> u64 {
-    // Without randomness nothing is signed either; the middle is as good as any value.
-    getrandom::u64().unwrap_or(500)
+    chance::number()
 }
 
 const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -51,6 +51,7 @@ impl Watch {
         let refresher = self.tasks.spawn(refresh(Arc::clone(&self.engine), stop.clone()));
         loop {
             select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.engine.ledger().hurried() => {}
                 _ = ticks.tick() => {}

@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, Deadline};
@@ -64,7 +64,9 @@ pub struct Local {
     keys: ArcSwap<Keyring>,
     /// None keeps nothing. The lock is what makes changes follow each other.
     store: Mutex<Option<Store>>,
-    behaviour: watch::Sender<Behaviour>,
+    behaviour: Mutex<Behaviour>,
+    /// Wakes who stalls, in the order in which they came.
+    behaves: Notify,
     quota: Quota,
     record: Record,
 }
@@ -91,7 +93,8 @@ impl Local {
             clock,
             keys: ArcSwap::from_pointee(keys),
             store: Mutex::new(store),
-            behaviour: watch::Sender::new(behaviour),
+            behaviour: Mutex::new(behaviour),
+            behaves: Notify::new(),
             quota: Quota::default(),
             record: Record::default(),
         })
@@ -193,12 +196,13 @@ impl Local {
     /// How the KMS behaves now.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
-        *self.behaviour.borrow()
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes it behave otherwise, for calls that stall as well.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.behaviour.send_replace(behaviour);
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+        self.behaves.notify_waiters();
     }
 
     /// What has been asked since the start, or since [`Local::reset_calls`].
@@ -244,9 +248,14 @@ impl Local {
     }
 
     async fn while_stalled(&self) {
-        let mut behaviour = self.behaviour.subscribe();
-        // The sender lives as long as `self`, so this cannot fail.
-        drop(behaviour.wait_for(|behaviour| !behaviour.stall).await);
+        loop {
+            // Made before looking, so that no change between the two is missed.
+            let behaves = self.behaves.notified();
+            if !self.behaviour().stall {
+                return;
+            }
+            behaves.await;
+        }
     }
 
     fn decide(&self, asked: Asked<'_>, behaviour: Behaviour) -> Result<Reply, Fault> {
