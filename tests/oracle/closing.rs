@@ -88,7 +88,9 @@ fn is_kept<'h>(index: &Index<'h>, exact: Exact<'h>, given: &Told, refusal: &Told
     let age = nanos(index.history.terms.max_age) / 4 * 3;
     let unwrapped = index.unwrapped(exact).iter().rev();
     let made = unwrapped.copied().find(|made| made.is_consent() && made.at_ns <= given.latest());
-    made.is_some_and(|made| refusal.latest() < made.at_ns.saturating_add(age))
+    made.is_some_and(|made| {
+        refusal.latest() < made.at_ns.saturating_add(age) && !index.restarted(made.at_ns, refusal.latest())
+    })
 }
 
 /// What the proxy heard that ends or suspends leases.
@@ -141,7 +143,8 @@ impl<'h> Closing<'h> {
 fn was_given(index: &Index<'_>, heard: &Heard, share: &str) -> bool {
     let ciphertext = heard.ciphertext.as_deref().unwrap_or_default();
     let told = index.told.get(&(share, (ciphertext, heard.context.as_deref())));
-    told.is_some_and(|told| told.iter().any(|told| told.is_decrypted() && told.latest() <= heard.sent_ns))
+    let kept = |told: &Told| told.is_decrypted() && told.latest() <= heard.sent_ns;
+    told.is_some_and(|told| told.iter().any(|told| kept(told) && !index.restarted(told.sent_ns, heard.received_ns)))
 }
 
 /// Whether any lease is surely in force: credentials that are refused while everything is closed close nothing.
@@ -151,7 +154,9 @@ fn is_serving(index: &Index<'_>, at: u64) -> bool {
     let last = index.history.heard.iter().filter(consent).max_by_key(|heard| heard.sent_ns);
     last.is_some_and(|last| {
         let closed = |heard: &Heard| heard.outcome != OK && (last.sent_ns..at).contains(&heard.received_ns);
-        at < last.sent_ns + lease && !index.history.heard.iter().any(closed)
+        let stepped = index.history.steps.iter().any(|step| (last.sent_ns..=at).contains(step));
+        let disturbed = stepped || index.restarted(last.sent_ns, at);
+        at < last.sent_ns + lease && !disturbed && !index.history.heard.iter().any(closed)
     })
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct History {
     pub(crate) told: Vec<Told>,
     /// What the proxy heard of the KMS, where the test stands between them.
     pub(crate) heard: Vec<Heard>,
+    /// When the proxy lost all that it knew.
+    pub(crate) restarts: Vec<u64>,
     /// When the wall clock was set by more than two seconds.
     pub(crate) steps: Vec<u64>,
 }
@@ -143,6 +145,7 @@ impl Told {
     }
 }
 
+#[allow(dead_code, reason = "a simulation has them at hand")]
 /// The decisions in a file that the embedded KMS wrote.
 pub(crate) fn decisions(file: &Path) -> Vec<Decision> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

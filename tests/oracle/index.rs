@@ -151,6 +151,11 @@ impl<'h> Index<'h> {
         by.and_then(|by| self.first_asked.get(&by)).copied().unwrap_or(told.sent_ns)
     }
 
+    /// Whether the proxy lost all that it knew between two instants.
+    pub(super) fn restarted(&self, from: u64, to: u64) -> bool {
+        self.history.restarts.iter().any(|restart| (from..=to).contains(restart))
+    }
+
     pub(super) fn earliest(&self, told: &Told) -> u64 {
         told.earliest(&self.history.terms)
     }

@@ -12,7 +12,7 @@ pub(super) fn check<'h>(index: &Index<'h>, told: &'h Told, found: &mut Violation
     }
     let key = index.key_of(told);
     let ends = policies.iter().skip(1).map(|next| next.from_ns).chain([u64::MAX]);
-    let mut in_force = policies.iter().zip(ends).filter(|(policy, end)| policy.from_ns <= latest && earliest < *end);
+    let mut in_force = policies.iter().zip(ends).filter(|(policy, end)| policy.from_ns <= latest && earliest <= *end);
     if in_force.any(|(policy, _)| allows(policy, told, key)) {
         return;
     }
