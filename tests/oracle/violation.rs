@@ -49,7 +49,8 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "promise {}: {}", self.promise, self.what)?;
         let mut lines = self.lines.clone();
-        lines.sort();
+        // At one instant, as they were given: the cause before what rests on it.
+        lines.sort_by_key(|(at, _)| *at);
         let first = lines.first().map_or(0, |(at, _)| *at);
         lines.iter().try_for_each(|(at, line)| writeln!(f, "{:>12} {line}", Seconds(at - first)))
     }

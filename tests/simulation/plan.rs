@@ -167,12 +167,9 @@ impl Plan {
         let mut spells: Vec<Spell> = Vec::new();
         for _ in 0..4 + dice.roll(6) {
             let fault = Fault::draw(dice);
-            let (longest, end) = match fault {
-                Fault::Loss(_) => (Duration::from_millis(60), END),
-                // The keeper asks for others at most every 5 s.
-                Fault::CredentialsExpired => (Duration::from_secs(3), END - Duration::from_millis(2500)),
-                _ => (Duration::from_secs(5), END),
-            };
+            let longest = Duration::from_millis(if matches!(fault, Fault::Loss(_)) { 60 } else { 5000 });
+            // The keeper asks for other credentials at most every 5 s.
+            let end = if fault == Fault::CredentialsExpired { END - Duration::from_millis(2500) } else { END };
             let from = dice.between(CALM, end);
             let to = (from + dice.between(Duration::from_millis(10), longest)).min(end);
             let overlaps = |other: &Spell| other.fault.kind() == fault.kind() && other.from <= to && from <= other.to;
@@ -195,10 +192,11 @@ impl Plan {
             } else {
                 fault.end(sim, world);
             }
-            match (fault, begins) {
-                (Fault::ProxyIsDown, true) => self.restarts.push(world.clock.ns()),
-                (Fault::WallSteps(_), true) => self.steps.push(world.clock.ns()),
-                _ => {}
+            if begins && fault == Fault::ProxyIsDown {
+                self.restarts.push(world.clock.ns());
+            }
+            if begins && matches!(fault, Fault::WallSteps(_)) {
+                self.steps.push(world.clock.ns());
             }
         }
     }
