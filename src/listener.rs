@@ -4,12 +4,11 @@ mod address;
 mod connection;
 mod crowd;
 mod face;
-mod foreign;
+pub mod foreign;
 mod ownership;
 mod patience;
 mod provider;
 
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -30,7 +29,6 @@ pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
 pub use self::face::FaceName;
-pub use self::foreign::{Accept, Accepting, Duplex};
 use self::ownership::Ownership;
 use self::patience::Patience;
 pub use self::provider::Provider;
@@ -209,6 +207,12 @@ impl Listener {
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
+    }
+
+    /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
+    pub fn over(name: &str, network: Box<dyn foreign::Accept>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let (name, bound) = (ListenerName::new(name), Bound::foreign(network));
+        Self { name, bound, tls, max_connections: default_max_connections(), limits: Limits::default() }
     }
 
     /// With other limits than the default ones.

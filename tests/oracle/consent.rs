@@ -15,6 +15,8 @@ pub(super) fn check<'h>(index: &Index<'h>, told: &'h Told, found: &mut Violation
     found_stepped(index, told, found);
 }
 
+type Holds<'a> = &'a dyn Fn(&Decision) -> bool;
+
 /// Narrows down what the KMS decided on this ciphertext to what this plaintext can rest on.
 fn unfounded<'h>(index: &Index<'h>, told: &'h Told) -> Option<Violation> {
     let (latest, earliest) = (told.latest(), index.earliest(told));
@@ -22,7 +24,7 @@ fn unfounded<'h>(index: &Index<'h>, told: &'h Told) -> Option<Violation> {
     let asked = index.first_asked(told);
     let keys_agree = |made: &Decision| told.key.is_none() || told.key == made.key;
     let mut left: Vec<&Decision> = exact_of(told).map_or_else(Vec::new, |exact| index.unwrapped(exact).to_vec());
-    let steps: [(u8, &str, &dyn Fn(&Decision) -> bool); 5] = [
+    let steps: [(u8, &str, Holds<'_>); 5] = [
         (1, "a plaintext that the KMS gave nobody for this ciphertext and context", &|made| {
             made.outcome == OK && made.at_ns <= latest
         }),

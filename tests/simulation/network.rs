@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use kmsproxy::listener::{Accept, Accepting, Duplex};
+use kmsproxy::listener::foreign::{Accept, Accepting, Duplex};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 use turmoil::net::{TcpListener, TcpStream};

@@ -121,7 +121,7 @@ impl World {
             Arc::new(face::Face::new(Arc::clone(&direct), door, self.clock(), Hosts::new(&["kms".to_owned()]), LIMITS))
         };
         let faces: Vec<_> = (0..ACCESS_KEYS).map(behind).collect();
-        let listener = Listener::over("kms", Box::new(Port::bind(KMS_PORT).await?), Some(tls()), 1000);
+        let listener = Listener::over("kms", Box::new(Port::bind(KMS_PORT).await?), Some(tls()));
         let ring = Arc::clone(&self.ring);
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&faces[ring.accepted.load(Ordering::Relaxed)]);
@@ -159,7 +159,7 @@ impl World {
         let door = Arc::new(Door::new(entries.collect())?);
         let face = face::Face::new(Arc::new(gate), door, clock, Hosts::new(&["proxy".to_owned()]), LIMITS);
         let face = Arc::new(face);
-        let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT).await?), Some(tls()), 1000);
+        let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT).await?), Some(tls()));
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&face);
             async move { face.serve(request, &peer).await }
