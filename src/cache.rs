@@ -185,15 +185,19 @@ impl Cache {
         }
     }
 
-    /// Entries of `upstream` whose time to be asked about again has come at `now`, up to `most`; only those that are
-    /// served, for the others will be asked about when somebody wants them.
+    /// Entries of `upstream` whose time to be asked about again has come at `now`, up to `most`, the longest due first; only
+    /// those that are served, for the others will be asked about when somebody wants them.
     #[must_use]
     pub fn due(&self, upstream: &str, now: Moment, most: usize) -> Vec<Arc<Entry>> {
         let due = |entry: &Arc<Entry>| {
             let scope = entry.scope();
             now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
         };
-        self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry).filter(due).take(most).collect()
+        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
+        let mut due: Vec<_> = entries.filter(due).collect();
+        due.sort_unstable_by_key(|entry| entry.refresh);
+        due.truncate(most);
+        due
     }
 
     /// Drops what has expired. moka does so only when it is used; to be called every second.

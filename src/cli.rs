@@ -137,6 +137,11 @@ struct Embedded<const PORT: u16> {
     /// How long the embedded KMS takes for each call, such as 20ms
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
     kms_latency: Duration,
+    /// Append every decision of the embedded KMS to FILE, as a line of JSON: allowed or refused, which key and context,
+    /// with digests of ciphertext and plaintext, and when by CLOCK_BOOTTIME. For tests that compare it with what
+    /// clients were told
+    #[arg(long, value_name = "FILE")]
+    decisions: Option<PathBuf>,
     /// Print one machine-readable line to standard output when ready, and nothing else
     #[arg(long)]
     json: bool,
@@ -232,8 +237,8 @@ impl<const PORT: u16> Embedded<PORT> {
         let Some(state_dir) = self.state_dir.or_else(default) else {
             return ended(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set\n  remedy: give --state-dir DIR");
         };
-        let Self { listen, kms_latency, json, .. } = self;
-        finished(start(&app::Options { state_dir, listen, kms_latency, json }, &environment.lookup()))
+        let Self { listen, kms_latency, decisions, json, .. } = self;
+        finished(start(&app::Options { state_dir, listen, kms_latency, decisions, json }, &environment.lookup()))
     }
 }
 

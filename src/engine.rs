@@ -198,6 +198,7 @@ impl Engine {
     /// Decides once more, for this waiter and this instant, whether what the flight brought may go out.
     fn disembark(&self, permit: &Permit, landed: &Landed, role: Role) -> Result<Answer, Fault> {
         let now = self.parts.clock.now();
+        self.check_drift(now);
         match landed {
             Landed::Kept(entry) => {
                 let release = self.parts.policy.release(permit, entry.key())?;

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::chance;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
 
@@ -247,8 +248,7 @@ fn spread(span: Duration, random: u64) -> Duration {
 }
 
 fn random() -> u64 {
-    // Without randomness nothing is signed either; the middle is as good as any value.
-    getrandom::u64().unwrap_or(500)
+    chance::number()
 }
 
 #[cfg(test)]

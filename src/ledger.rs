@@ -3,7 +3,7 @@
 //! A scope is (upstream, resolved key, canonical context where there is one). Its lease and its sealing key live
 //! behind one lock, so that checking an epoch and using the key that belongs to it cannot come apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -24,7 +24,8 @@ use scope::{ContextScope, ScopeName};
 pub use scope::{Kept, Mark, Probe, Scope, Watching};
 pub use versions::{Dek, KeyTally, Tally, Verdict, Versions};
 
-type Scopes = HashMap<ScopeName, Arc<Scope>>;
+/// In order, so that what is due at one instant is asked in an order that can be repeated.
+type Scopes = BTreeMap<ScopeName, Arc<Scope>>;
 
 /// All scopes of one upstream, and the order of their closings.
 #[derive(Debug)]

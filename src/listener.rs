@@ -5,12 +5,12 @@ mod admission;
 mod connection;
 mod crowd;
 mod face;
+pub mod foreign;
 mod limits;
 mod ownership;
 mod patience;
 mod provider;
 
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -175,6 +175,13 @@ impl Listener {
         let name = ListenerName::new(&config.name);
         let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
         Ok(Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 })
+    }
+
+    /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
+    pub fn over(name: &str, network: Box<dyn foreign::Accept>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let (name, bound) = (ListenerName::new(name), Bound::foreign(network));
+        let (max_connections, limits) = (default_max_connections(), Limits::default());
+        Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 }
     }
 
     /// With other limits than the default ones.

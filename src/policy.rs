@@ -212,6 +212,15 @@ impl Permit {
         }
     }
 
+    /// Who asks; none for our own upkeep.
+    #[must_use]
+    pub fn caller(&self) -> Option<&CallerName> {
+        match &self.holder {
+            Holder::Caller { caller, .. } => Some(caller.name()),
+            Holder::Probe | Holder::Upkeep => None,
+        }
+    }
+
     /// Whether it goes before all callers.
     #[must_use]
     pub const fn is_urgent(&self) -> bool {

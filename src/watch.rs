@@ -52,6 +52,7 @@ impl Watch {
         let refresher = self.tasks.spawn(refresh(Arc::clone(&self.engine), stop.clone()));
         loop {
             select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.engine.ledger().hurried() => {}
                 // The ledger outlives us: this ends with a change only.

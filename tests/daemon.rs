@@ -4,6 +4,10 @@
 
 #[path = "daemon/client.rs"]
 mod client;
+#[path = "oracle/checker.rs"]
+mod oracle;
+#[path = "daemon/overseer.rs"]
+mod overseer;
 #[path = "daemon/process.rs"]
 mod process;
 #[path = "daemon/scene.rs"]

@@ -12,6 +12,8 @@ mod provider;
 mod schedules;
 #[path = "semantics/sharing.rs"]
 mod sharing;
+#[path = "semantics/time.rs"]
+mod time;
 #[path = "semantics/versions.rs"]
 mod versions;
 

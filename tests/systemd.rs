@@ -184,6 +184,7 @@ allow = [{{ actions = ["Encrypt", "Decrypt"], keys = ["*"] }}]
             ca_file: tls.then(|| self.emulator.at("ca_file").to_owned()),
             access_key: format!("LTAI{listener}"),
             secret: SECRET.to_owned(),
+            page: None,
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// How slow the embedded KMS is.
     pub kms_latency: Duration,
+    /// Where its decisions are written down.
+    pub decisions: Option<PathBuf>,
     /// One machine-readable line when ready, in place of instructions.
     pub json: bool,
 }
@@ -43,6 +45,9 @@ pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Resul
     state.write_config(options, mode).map_err(wrong)?;
     let house = House::build(state.plan()?, environment, mode)?;
     let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
+    if let Some(file) = &options.decisions {
+        local.write_decisions(file).map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
+    }
     let key_id = local.ensure_default_key().map_err(runtime_error)?.as_str().to_owned();
     let steering = super::private("control", &Address::Unix(state.control_socket()), &mut Inherited::take(&|_| None))?;
     let address = house.addresses().into_iter().next().map(|(_, address)| address).unwrap_or_default();

@@ -35,7 +35,9 @@ impl Engine {
         };
         self.note_passed(&call, &held, self.parts.clock.now());
         if let Some(key) = held.key().filter(|_| held.is_secret()) {
-            self.parts.ledger.stands(key, asked, self.parts.clock.now())?;
+            let now = self.parts.clock.now();
+            self.check_drift(now);
+            self.parts.ledger.stands(key, asked, now)?;
         }
         held.pass(&release)
     }

@@ -17,13 +17,13 @@ use crate::lease::{Asked, Epoch, Lease, Stale, Standing, Terms};
 use crate::seal::{EpochKey, Sealed};
 use crate::secret::Secret;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScopeName {
     pub(super) key: KeyId,
     pub(super) context: ContextScope,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ContextScope {
     Absent,
     Digest([u8; 32]),

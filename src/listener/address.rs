@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
+use super::foreign::Accept;
 use super::{BindError, Ownership, Socket};
 
 /// Where to listen, as configured.
@@ -131,6 +132,7 @@ pub(super) struct Bound {
 
 #[derive(Debug)]
 enum Std {
+    Foreign(Box<dyn Accept>),
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -171,6 +173,10 @@ impl Bound {
         Ok(Self { socket, address: local, file: None })
     }
 
+    pub(super) fn foreign(network: Box<dyn Accept>) -> Self {
+        Self { address: LocalAddress::Tcp(network.address()), socket: Std::Foreign(network), file: None }
+    }
+
     pub(super) const fn address(&self) -> &LocalAddress {
         &self.address
     }
@@ -178,6 +184,7 @@ impl Bound {
     /// Hands the socket to the runtime.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         let listener = match self.socket {
+            Std::Foreign(network) => Tokio::Foreign(network),
             Std::Tcp(socket) => {
                 socket.set_nonblocking(true)?;
                 Tokio::Tcp(tokio::net::TcpListener::from_std(socket)?)
@@ -194,6 +201,7 @@ impl Bound {
 impl Std {
     fn address(&self) -> io::Result<LocalAddress> {
         match self {
+            Self::Foreign(network) => Ok(LocalAddress::Tcp(network.address())),
             Self::Tcp(socket) => socket.local_addr().map(LocalAddress::Tcp),
             Self::Unix(socket) => {
                 use std::os::linux::net::SocketAddrExt as _;
@@ -215,6 +223,7 @@ pub(super) struct Acceptor {
 
 #[derive(Debug)]
 enum Tokio {
+    Foreign(Box<dyn Accept>),
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
@@ -222,6 +231,7 @@ enum Tokio {
 impl Acceptor {
     pub(super) async fn accept(&self) -> io::Result<Socket> {
         match &self.listener {
+            Tokio::Foreign(network) => network.accept().await.map(|(stream, peer)| Socket::Foreign(stream, peer)),
             Tokio::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Socket::Tcp(stream, peer)),
             Tokio::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
         }

@@ -21,6 +21,7 @@ pub use self::http2::Answer;
 pub(super) use self::http2::Http2;
 use self::stream::{Stream, Transport};
 use super::crowd::{Member, Order, Place};
+use super::foreign::Duplex;
 use super::{Confidential, Limits};
 use crate::claim::{ListenerName, Peer, PeerOrigin, UnixPeer};
 use crate::tls;
@@ -36,6 +37,7 @@ pub(super) struct Terms {
 /// A connection as accepted.
 #[derive(Debug)]
 pub(super) enum Socket {
+    Foreign(Box<dyn Duplex>, SocketAddr),
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
@@ -95,6 +97,7 @@ fn overdue(mut timer: Pin<&mut Sleep>, due: Instant, cx: &mut Context<'_>) -> bo
 /// Shakes hands and finds out what the socket tells of the other end. `None` where the handshake failed.
 async fn open(socket: Socket, terms: &Terms) -> Option<(Transport, Peer)> {
     let origin = match &socket {
+        Socket::Foreign(_, peer) => PeerOrigin::Tcp(*peer),
         Socket::Tcp(stream, peer) => {
             // Fails only on a socket that is closed already, which the first read will tell.
             let _ = stream.set_nodelay(true);
@@ -106,8 +109,14 @@ async fn open(socket: Socket, terms: &Terms) -> Option<(Transport, Peer)> {
         }
     };
     let (transport, certificate_names) = match (socket, &terms.tls) {
+        (Socket::Foreign(stream, _), None) => (Transport::Foreign(stream), [].into()),
         (Socket::Tcp(stream, _), None) => (Transport::Tcp(stream), [].into()),
         (Socket::Unix(stream), None) => (Transport::Unix(stream), [].into()),
+        (Socket::Foreign(stream, _), Some(tls)) => {
+            let stream = accepted(terms, TlsAcceptor::from(Arc::clone(tls)).accept(stream).await)?;
+            let names = certificate_names(stream.get_ref().1);
+            (Transport::ForeignTls(Box::new(stream)), names)
+        }
         (Socket::Tcp(stream, _), Some(tls)) => {
             let stream = accepted(terms, TlsAcceptor::from(Arc::clone(tls)).accept(stream).await)?;
             let names = certificate_names(stream.get_ref().1);

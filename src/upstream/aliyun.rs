@@ -16,7 +16,7 @@ use crate::governor::{Class, Governor, Limits, Pass, Priority, Quota, Tally, dou
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
-use crate::upstream::credentials::{self, Credentials, Environment, Keeper, Lack, Ways};
+use crate::upstream::credentials::{self, Credentials, Environment, Fetch, Keeper, Lack, Ways};
 use crate::upstream::transport::{self, Reach, Transport, Trust, shared};
 use crate::upstream::{Asking, Upstream};
 use crate::wire::aliyun::signature::{AccessKey, V3, v3_headers};
@@ -92,9 +92,6 @@ impl Aliyun {
     /// # Errors
     /// What in the configuration, the environment or a file it names is wrong.
     pub fn new(name: &str, config: &Config, env: Environment<'_>, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
-        if config.max_in_flight == 0 || config.timeout.is_zero() {
-            return Err(Error::Limit("max_in_flight and timeout must be above zero"));
-        }
         let platform = Trust::platform();
         let trust = match &config.ca_file {
             Some(path) => platform.clone().with_file(path)?,
@@ -102,11 +99,29 @@ impl Aliyun {
         };
         let reach = if config.insecure { Reach::VerifiedOrLoopback } else { Reach::Verified };
         let transport = Transport::new(trust, reach, config.timeout / 2, Arc::clone(clock));
+        let ways = Ways::new(&platform, config.insecure, clock);
+        let source = credentials::source(&config.credentials, env, &ways)?;
+        Self::over(transport, name, config, source, clock)
+    }
+
+    /// As [`Aliyun::new`], over a given transport and with credentials from `source`.
+    ///
+    /// # Errors
+    /// What is wrong with the endpoint or a number.
+    pub fn over(
+        transport: Transport,
+        name: &str,
+        config: &Config,
+        source: Box<dyn Fetch>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        if config.max_in_flight == 0 || config.timeout.is_zero() {
+            return Err(Error::Limit("max_in_flight and timeout must be above zero"));
+        }
         let endpoint = transport.address(&config.endpoint)?;
         let host = plain_host(&endpoint)
             .ok_or_else(|| transport::Error::Address(config.endpoint.clone(), "it must end after host and port"))?;
-        let ways = Ways::new(&platform, config.insecure, clock);
-        let keeper = Keeper::new(credentials::source(&config.credentials, env, &ways)?, Arc::clone(clock));
+        let keeper = Keeper::new(source, Arc::clone(clock));
         let crypto = Limits { in_flight: config.max_in_flight, queued: QUEUED_MAX, quota: config.quota };
         let reads = Limits { in_flight: READS_IN_FLIGHT, queued: READS_QUEUED_MAX, quota: config.read_quota };
         Ok(Self {

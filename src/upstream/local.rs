@@ -8,6 +8,7 @@
 
 mod behaviour;
 mod blob;
+mod digest;
 mod gcm;
 mod key;
 mod keyring;
@@ -18,14 +19,15 @@ mod saved;
 mod store;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{Clock, Deadline};
@@ -36,11 +38,12 @@ use crate::upstream::{Asking, Upstream};
 
 use behaviour::Quota;
 pub use behaviour::{Behaviour, NotARate, Rate};
+pub use digest::Digest;
 pub use key::{NewKey, Origin, ProtectionLevel};
 pub use keyring::{ChangeError, NotFound};
 use keyring::{Edge, Keyring};
+use record::{Arrival, Asked, Record, outcome};
 pub use record::{Calls, Decision};
-use record::{OK, Record};
 pub use store::OpenError;
 use store::Store;
 
@@ -61,7 +64,9 @@ pub struct Local {
     keys: ArcSwap<Keyring>,
     /// None keeps nothing. The lock is what makes changes follow each other.
     store: Mutex<Option<Store>>,
-    behaviour: watch::Sender<Behaviour>,
+    behaviour: Mutex<Behaviour>,
+    /// Wakes who stalls, in the order in which they came.
+    behaves: Notify,
     quota: Quota,
     record: Record,
 }
@@ -88,7 +93,8 @@ impl Local {
             clock,
             keys: ArcSwap::from_pointee(keys),
             store: Mutex::new(store),
-            behaviour: watch::Sender::new(behaviour),
+            behaviour: Mutex::new(behaviour),
+            behaves: Notify::new(),
             quota: Quota::default(),
             record: Record::default(),
         })
@@ -190,12 +196,13 @@ impl Local {
     /// How the KMS behaves now.
     #[must_use]
     pub fn behaviour(&self) -> Behaviour {
-        *self.behaviour.borrow()
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes it behave otherwise, for calls that stall as well.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.behaviour.send_replace(behaviour);
+        *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+        self.behaves.notify_waiters();
     }
 
     /// What has been asked since the start, or since [`Local::reset_calls`].
@@ -209,37 +216,50 @@ impl Local {
         self.record.reset();
     }
 
+    /// Appends every further decision to `file`, each before anybody hears of it.
+    ///
+    /// # Errors
+    /// Where it cannot be opened. Should it fail later, that is logged, and no more is written.
+    pub fn write_decisions(&self, file: &Path) -> io::Result<()> {
+        self.record.write_to(file)
+    }
+
     /// The newest 100,000 decisions, oldest first.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
         self.record.decisions()
     }
 
-    async fn answer(&self, call: &Call, deadline: Deadline) -> Result<Answer, Fault> {
-        let arrival = self.record.arrive(call.action());
+    async fn answer(&self, asked: Asked<'_>, deadline: Deadline) -> Result<Answer, Fault> {
+        let arrival = self.record.arrive(asked, &*self.clock);
         let left = deadline.remaining(self.clock.now());
-        let result = timeout(left, self.wait_and_decide(call)).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)));
+        let result = timeout(left, self.wait_and_decide(&arrival)).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)));
         arrival.conclude(outcome(&result));
         Ok(Answer { reply: result?, request_id: RequestId::random() })
     }
 
-    async fn wait_and_decide(&self, call: &Call) -> Result<Reply, Fault> {
+    async fn wait_and_decide(&self, arrival: &Arrival<'_>) -> Result<Reply, Fault> {
         self.while_stalled().await;
         let behaviour = self.behaviour();
         pause(behaviour.half_way()).await;
-        let decided = self.decide(call, behaviour);
+        let decided = self.decide(arrival.deciding(), behaviour);
         pause(behaviour.half_way()).await;
         decided
     }
 
     async fn while_stalled(&self) {
-        let mut behaviour = self.behaviour.subscribe();
-        // The sender lives as long as `self`, so this cannot fail.
-        drop(behaviour.wait_for(|behaviour| !behaviour.stall).await);
+        loop {
+            // Made before looking, so that no change between the two is missed.
+            let behaves = self.behaves.notified();
+            if !self.behaviour().stall {
+                return;
+            }
+            behaves.await;
+        }
     }
 
-    fn decide(&self, call: &Call, behaviour: Behaviour) -> Result<Reply, Fault> {
-        let at = self.clock.now();
+    fn decide(&self, asked: Asked<'_>, behaviour: Behaviour) -> Result<Reply, Fault> {
+        let (at, call) = (self.clock.now(), asked.call);
         let (keys, now) = (self.keys.load(), self.clock.wall());
         let able = || {
             if behaviour.quota.is_some_and(|limit| !self.quota.admits(limit, at)) {
@@ -252,7 +272,7 @@ impl Local {
         };
         let decided = able().and_then(|()| operations::perform(&keys, call, now));
         let subject = operations::subject(&keys, call, now).ok().flatten();
-        self.record.decided(at, call.action().name(), subject.map(|key| &key.id), outcome(&decided));
+        self.record.decided(Decision::of_call(at, &asked, subject.map(|key| &key.id), &decided));
         decided
     }
 
@@ -275,14 +295,14 @@ impl Local {
             store.save(&keys).map_err(ChangeError::Save)?;
         }
         self.keys.store(Arc::new(keys));
-        self.record.decided(self.clock.now(), action, Some(&id), OK);
+        self.record.decided(Decision::change(self.clock.now(), action, &id));
         Ok(made)
     }
 }
 
 impl Upstream for Local {
-    fn ask<'a>(&'a self, _: &'a Permit, call: &'a Call, deadline: Deadline) -> Asking<'a> {
-        Box::pin(async move { self.answer(call, deadline).await.map(Held::new) })
+    fn ask<'a>(&'a self, permit: &'a Permit, call: &'a Call, deadline: Deadline) -> Asking<'a> {
+        Box::pin(async move { self.answer(Asked { by: permit.caller(), call }, deadline).await.map(Held::new) })
     }
 
     fn identity(&self) -> Arc<str> {
@@ -363,10 +383,6 @@ async fn pause(span: Duration) {
     }
 }
 
-fn outcome<T>(result: &Result<T, Fault>) -> &'static str {
-    result.as_ref().map_or_else(|fault| fault.kind().label(), |_| OK)
-}
-
 /// The alias of the key that is made where there is none.
 pub const DEFAULT_ALIAS: &str = "alias/kmsproxy-dev";
 
@@ -376,6 +392,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::auth::CallerName;
     use crate::clock::Manual;
     use crate::kms::{
         Action, Ciphertext, Context, ContextForm, DataKey, DataKeySize, Decrypt, Decrypted, Encrypt, Encrypted, Extra,
@@ -391,6 +408,10 @@ mod tests {
         let local = Local::in_memory(Arc::<Manual>::clone(&clock));
         let key = local.ensure_default_key().unwrap();
         (local, clock, key)
+    }
+
+    const fn asked(call: &Call) -> Asked<'_> {
+        Asked { by: None, call }
     }
 
     fn context(pairs: &[(&str, &str)]) -> Option<Context> {
@@ -421,7 +442,7 @@ mod tests {
 
     /// Without latency and stall an answer takes one poll; this is the decision alone.
     fn ask(local: &Local, call: &Call) -> Result<Reply, Kind> {
-        local.decide(call, local.behaviour()).map_err(|fault| fault.kind().clone())
+        local.decide(asked(call), local.behaviour()).map_err(|fault| fault.kind().clone())
     }
 
     fn ciphertext(local: &Local, key: &str, plaintext: &[u8], context: Option<Context>) -> Ciphertext {
@@ -746,10 +767,10 @@ mod tests {
         local.behave(Behaviour { latency: Duration::from_millis(80), ..Behaviour::default() });
         let call = encrypt(key.as_str(), b"x", None);
         let (begun, deadline) = (tokio::time::Instant::now(), Deadline::after(clock.now(), Duration::from_millis(50)));
-        assert_eq!(local.answer(&call, deadline).await.unwrap_err(), Fault::kms(Kind::TimedOut));
+        assert_eq!(local.answer(asked(&call), deadline).await.unwrap_err(), Fault::kms(Kind::TimedOut));
         assert_eq!(begun.elapsed(), Duration::from_millis(50));
         let deadline = Deadline::after(clock.now(), Duration::from_millis(500));
-        local.answer(&call, deadline).await.unwrap();
+        local.answer(asked(&call), deadline).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_millis(130));
     }
 
@@ -759,8 +780,8 @@ mod tests {
         local.behave(Behaviour { stall: true, ..Behaviour::default() });
         let call = encrypt(key.as_str(), b"x", None);
         let deadline = Deadline::after(clock.now(), Duration::from_secs(1));
-        assert_eq!(local.answer(&call, deadline).await.unwrap_err(), Fault::kms(Kind::TimedOut));
-        let (answered, ()) = tokio::join!(local.answer(&call, deadline), async {
+        assert_eq!(local.answer(asked(&call), deadline).await.unwrap_err(), Fault::kms(Kind::TimedOut));
+        let (answered, ()) = tokio::join!(local.answer(asked(&call), deadline), async {
             tokio::task::yield_now().await;
             assert_eq!(local.calls().under_way, 1);
             local.behave(Behaviour::default());
@@ -773,12 +794,12 @@ mod tests {
         let (local, clock, key) = kms();
         let deadline = Deadline::after(clock.now(), Duration::from_secs(1));
         let blob = ciphertext(&local, key.as_str(), b"x", None);
-        local.answer(&decrypt(&blob, None), deadline).await.unwrap();
+        local.answer(asked(&decrypt(&blob, None)), deadline).await.unwrap();
         local.disable(key.as_str()).unwrap();
-        local.answer(&decrypt(&blob, None), deadline).await.unwrap_err();
+        local.answer(asked(&decrypt(&blob, None)), deadline).await.unwrap_err();
         local.behave(Behaviour { stall: true, ..Behaviour::default() });
         let call = encrypt(key.as_str(), b"x", None);
-        let mut left = Box::pin(local.answer(&call, deadline));
+        let mut left = Box::pin(local.answer(asked(&call), deadline));
         assert!(poll_once(&mut left).await.is_none());
         drop(left);
         let outcomes = [("Decrypt", [("key_disabled", 1), ("ok", 1)].into()), ("Encrypt", [("abandoned", 1)].into())];
@@ -822,11 +843,8 @@ mod tests {
         local.disable(key.as_str()).unwrap();
         assert_eq!(plaintext(&local, &blob, None), Err(Kind::KeyDisabled));
         assert_eq!(plaintext(&local, &Ciphertext::new(vec![0; 99]), None), Err(Kind::InvalidCiphertext));
-        let decision = |seconds: u64, action, on_key: bool, outcome| Decision {
-            at_ns: seconds * 1_000_000_000,
-            action,
-            key: on_key.then(|| key.as_str().to_owned()),
-            outcome,
+        let decision = |seconds: u64, action, on_key: bool, outcome| {
+            (seconds * 1_000_000_000, action, on_key.then(|| key.as_str().to_owned()), outcome)
         };
         let expected = [
             decision(3600, "CreateKey", true, "ok"),
@@ -835,7 +853,51 @@ mod tests {
             decision(3601, "Decrypt", true, "key_disabled"),
             decision(3601, "Decrypt", false, "invalid_ciphertext"),
         ];
-        assert_eq!(local.decisions(), expected);
+        let made = local.decisions().into_iter().map(|made| (made.at_ns, made.action, made.key, made.outcome));
+        assert_eq!(made.collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_decision_tells_who_asked_for_what_by_digests_and_is_written_down_as_it_is_kept() {
+        let (local, clock, key) = kms();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("decisions");
+        local.write_decisions(&file).unwrap();
+        let bound = context(&[("ns", "x")]);
+        let blob = ciphertext(&local, key.as_str(), b"secret", bound.clone());
+        let (call, name) = (decrypt(&blob, bound.clone()), CallerName::new("somebody"));
+        let deadline = Deadline::after(clock.now(), Duration::from_secs(1));
+        local.answer(Asked { by: Some(&name), call: &call }, deadline).await.unwrap();
+        local.disable(key.as_str()).unwrap();
+        local.behave(Behaviour { stall: true, ..Behaviour::default() });
+        let left = local.answer(Asked { by: Some(&name), call: &call }, Deadline::after(clock.now(), Duration::ZERO));
+        left.await.unwrap_err();
+
+        let version = local.listed(key.as_str()).unwrap().primary_version;
+        let digests = |plaintext: Option<&[u8]>| {
+            let context = bound.as_ref().map(|context| Digest::of_context(context).to_string());
+            let plaintext = plaintext.map(|plaintext| Digest::of(plaintext).to_string());
+            json!({ "context": context, "ciphertext": Digest::of(blob.bytes()).to_string(), "plaintext": plaintext })
+        };
+        let mut expected = [
+            json!({ "action": "Encrypt", "key": key.as_str(), "version": version, "outcome": "ok" }),
+            json!({ "action": "Decrypt", "identity": "somebody", "key": key.as_str(), "version": version, "outcome": "ok" }),
+            json!({ "action": "DisableKey", "key": key.as_str(), "outcome": "ok" }),
+            json!({ "action": "Decrypt", "identity": "somebody", "key": null, "outcome": "abandoned" }),
+        ];
+        for (line, plaintext) in [(0, None), (1, Some(&b"secret"[..])), (3, None)] {
+            let Value::Object(digests) = digests(plaintext) else { unreachable!() };
+            let known = digests.into_iter().filter(|(_, digest)| !digest.is_null());
+            expected[line].as_object_mut().unwrap().extend(known);
+        }
+        for line in &mut expected {
+            line["at_ns"] = json!(3_600_000_000_000_u64);
+        }
+        let written = std::fs::read_to_string(&file).unwrap();
+        let written: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(written, expected);
+        let kept: Vec<Value> = local.decisions().iter().skip(1).map(|kept| json!(kept)).collect();
+        assert_eq!(kept, expected);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -119,12 +119,12 @@ pub struct Received {
 /// A pool of connections. Sends what it is given once (again only where a pooled connection turned out closed before
 /// anything was sent), follows no redirect, asks no proxy, offers no encodings.
 pub struct Transport {
-    connector: HttpsConnector<HttpConnector>,
+    pools: Box<dyn Fn(usize) -> Arc<dyn Pool> + Send + Sync>,
     reach: Reach,
     clock: Arc<dyn Clock>,
     /// Connections that wait for the next question.
     idle_max: usize,
-    pool: Mutex<(Moment, Pool)>,
+    pool: Mutex<(Moment, Arc<dyn Pool>)>,
 }
 
 impl Transport {
@@ -136,15 +136,24 @@ impl Transport {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);
+        Self::over(tcp, trust, reach, clock)
+    }
+
+    /// As [`Transport::new`], where `network` opens the connections: a network that a test simulates.
+    #[must_use]
+    pub fn over<N>(network: N, trust: Trust, reach: Reach, clock: Arc<dyn Clock>) -> Self
+    where
+        HttpsConnector<N>: Connect + Clone + Send + Sync + 'static,
+    {
         let connector = HttpsConnectorBuilder::new().with_tls_config(trust.client());
         let connector = match reach {
             Reach::Verified => connector.https_only(),
             Reach::VerifiedOrLoopback | Reach::VerifiedOrMachine => connector.https_or_http(),
         };
-        let connector = connector.enable_http1().wrap_connector(tcp);
-        let (idle_max, pool) =
-            (IDLE_CONNECTIONS_MAX, Mutex::new((clock.now(), pool(&connector, IDLE_CONNECTIONS_MAX))));
-        Self { connector, reach, clock, idle_max, pool }
+        let connector = connector.enable_http1().wrap_connector(network);
+        let pools = Box::new(move |idle_max| pool(&connector, idle_max));
+        let (idle_max, pool) = (IDLE_CONNECTIONS_MAX, Mutex::new((clock.now(), pools(IDLE_CONNECTIONS_MAX))));
+        Self { pools, reach, clock, idle_max, pool }
     }
 
     /// With a connection for each question, for what is asked now and then: credentials do not lie in the buffers of one
@@ -223,20 +232,20 @@ impl Transport {
 
     /// Replaces the pool: idle connections end at once, and what they hold is wiped; what is under way ends in peace.
     pub fn recycle(&self) {
-        let fresh = (self.clock.now(), pool(&self.connector, self.idle_max));
+        let fresh = (self.clock.now(), (self.pools)(self.idle_max));
         let old = std::mem::replace(&mut *self.pool.lock().unwrap_or_else(PoisonError::into_inner), fresh);
         drop(old);
     }
 
     /// The pool, replaced now and then: a connection's buffers keep the last key that went through them, so none may
     /// live for ever. What is under way on an old one ends in peace.
-    fn pool(&self) -> Pool {
+    fn pool(&self) -> Arc<dyn Pool> {
         let now = self.clock.now();
         let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(current.0) >= CONNECTION_AGE_MAX {
-            *current = (now, pool(&self.connector, self.idle_max));
+            *current = (now, (self.pools)(self.idle_max));
         }
-        current.1.clone()
+        Arc::clone(&current.1)
     }
 }
 
@@ -258,16 +267,26 @@ pub fn shared(body: Secret) -> Bytes {
     Bytes::from_owner(Owner(body))
 }
 
-type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// Connections that are used again, over whatever network.
+trait Pool: Send + Sync {
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture;
+}
 
-fn pool(connector: &HttpsConnector<HttpConnector>, idle_max: usize) -> Pool {
-    Client::builder(TokioExecutor::new())
+impl<C: Connect + Clone + Send + Sync + 'static> Pool for Client<C, Full<Bytes>> {
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        Self::request(self, request)
+    }
+}
+
+fn pool<C: Connect + Clone + Send + Sync + 'static>(connector: &C, idle_max: usize) -> Arc<dyn Pool> {
+    let pool: Client<C, Full<Bytes>> = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_MAX)
         .pool_max_idle_per_host(idle_max)
         .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
         .http1_max_headers(HEADERS_MAX)
-        .build(connector.clone())
+        .build(connector.clone());
+    Arc::new(pool)
 }
 
 async fn collect(response: Response<Incoming>) -> Result<Received, Fault> {

@@ -1,6 +1,8 @@
 //! A small client: signs with the library's own V3 signer (the official SDKs have their own test), speaks HTTP/1.1
 //! over TLS or a unix socket, and returns what came.
 
+pub(crate) mod diary;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
+use self::diary::Page;
 use super::process::Daemon;
 
 /// How to reach a face, and as whom.
@@ -26,6 +29,8 @@ pub(crate) struct Target {
     pub(crate) ca_file: Option<String>,
     pub(crate) access_key: String,
     pub(crate) secret: String,
+    /// Where its calls are written down.
+    pub(crate) page: Option<Page>,
 }
 
 /// What came back: status and JSON body.
@@ -46,6 +51,7 @@ impl Target {
             ca_file: Some(daemon.at("ca_file").into()),
             access_key: daemon.at("access_key_id").into(),
             secret: secret.trim().into(),
+            page: None,
         }
     }
 
@@ -75,7 +81,12 @@ impl Client {
             *self = self.target.connect().await;
         }
         let request = signed(&self.target, action, parameters);
-        self.send(request).await
+        let asked = self.target.page.as_ref().map(|page| page.asks(action, parameters));
+        let outcome = self.send(request).await;
+        if let Some(asked) = asked {
+            asked.is_told(&outcome);
+        }
+        outcome
     }
 
     /// Whether the other end has closed.
@@ -120,6 +131,7 @@ pub(crate) async fn plain(socket: &Path, method: &str, path: &str, body: &str) -
         ca_file: None,
         access_key: String::new(),
         secret: String::new(),
+        page: None,
     };
     let request = http::Request::builder()
         .method(method)

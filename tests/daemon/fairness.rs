@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::flights::{ask, quiet, request};
+use super::flights::{ask, quiet};
 use super::scene::{MACHINE, Scene, Setting, until};
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn cold_decrypts_behind_another_listeners_flood_are_decided_within_three_r
     let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
     let heard = Arc::new(AtomicUsize::new(0));
     for blob in flood {
-        let asking = ask(Arc::clone(&path), request(&blob).into(), Arc::clone(&heard));
+        let asking = ask(Arc::clone(&path), blob.into(), Arc::clone(&heard), scene.unix.page.clone());
         callers.spawn(async move { asking.await.0 });
     }
     until("the flood is there", async || (heard.load(Ordering::Relaxed) == FLOOD).then_some(())).await;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Outcome;
+use super::client::diary::Page;
 use super::scene::{MACHINE, Scene, Setting, decrypts, until};
 
 #[tokio::test]
@@ -93,15 +94,16 @@ async fn crowded() -> Scene {
 async fn crowd(scene: &Scene, behaviour: &Value) -> Vec<Outcome> {
     let blobs = scene.ciphertexts(&scene.key(), 2).await;
     let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
-    let (status, warm) = ask(Arc::clone(&path), request(&blobs[0]).into(), Arc::default()).await;
+    let page = scene.unix.page.as_ref();
+    let (status, warm) = ask(Arc::clone(&path), blobs[0].as_str().into(), Arc::default(), page.cloned()).await;
     assert_eq!(status, 200, "{warm}");
     scene.behave(behaviour).await;
     scene.steer("POST", "/calls/reset", "").await;
     scene.emulator.signal("-STOP");
-    let request: Arc<str> = request(&blobs[1]).into();
+    let blob: Arc<str> = blobs[1].as_str().into();
     let (heard, mut callers) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
     for _ in 0..CALLERS {
-        callers.spawn(ask(Arc::clone(&path), Arc::clone(&request), Arc::clone(&heard)));
+        callers.spawn(ask(Arc::clone(&path), Arc::clone(&blob), Arc::clone(&heard), page.cloned()));
     }
     until("everyone has asked", async || (heard.load(Ordering::Relaxed) == CALLERS).then_some(())).await;
     quiet(scene.proxy.id()).await;
@@ -111,7 +113,8 @@ async fn crowd(scene: &Scene, behaviour: &Value) -> Vec<Outcome> {
 }
 
 /// One caller on a connection of its own.
-pub(super) async fn ask(path: Arc<Path>, request: Arc<str>, heard: Arc<AtomicUsize>) -> Outcome {
+pub(super) async fn ask(path: Arc<Path>, blob: Arc<str>, heard: Arc<AtomicUsize>, page: Option<Page>) -> Outcome {
+    let asked = page.map(|page| page.asks("Decrypt", &[("CiphertextBlob", &blob)]));
     let mut stream = loop {
         match UnixStream::connect(&path).await {
             Ok(stream) => break stream,
@@ -120,13 +123,17 @@ pub(super) async fn ask(path: Arc<Path>, request: Arc<str>, heard: Arc<AtomicUsi
             Err(error) => panic!("{error}"),
         }
     };
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.write_all(request(&blob).as_bytes()).await.unwrap();
     heard.fetch_add(1, Ordering::Relaxed);
     let mut answer = String::new();
     timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    let outcome = (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")));
+    if let Some(asked) = asked {
+        asked.is_told(&outcome);
+    }
+    outcome
 }
 
 pub(super) fn request(blob: &str) -> String {

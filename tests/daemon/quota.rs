@@ -46,7 +46,7 @@ async fn drain(upstream: &'static str) -> Drained {
     // A key that lives by its probes alone, and the cold ones of another.
     let idle = scene.new_key().await;
     let warm = request(&scene.ciphertexts(&idle, 1).await[0]);
-    assert_eq!(ask(Arc::clone(&path), warm.into(), Arc::default()).await.0, 200);
+    assert_eq!(ask(Arc::clone(&path), warm.into(), Arc::default(), None).await.0, 200);
     let cold = Arc::new(scene.ciphertexts(&scene.key(), deks).await);
     scene.behave(&json!({ "latency": "20ms", "quota": GRANTED })).await;
     sleep(Duration::from_secs(1)).await;
@@ -60,7 +60,7 @@ async fn drain(upstream: &'static str) -> Drained {
         workers.spawn(async move {
             while let Some(blob) = cold.get(next.fetch_add(1, Ordering::Relaxed)) {
                 loop {
-                    let (status, body) = ask(Arc::clone(&path), request(blob).into(), Arc::default()).await;
+                    let (status, body) = ask(Arc::clone(&path), request(blob).into(), Arc::default(), None).await;
                     if status == 200 {
                         break;
                     }

@@ -8,6 +8,7 @@ use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep};
 
 use super::client::{Target, get, plain};
+use super::overseer::Overseer;
 use super::process::Daemon;
 
 /// What a scene is to be like.
@@ -39,13 +40,20 @@ pub(crate) struct Scene {
     pub(crate) tls: Target,
     /// Over a unix socket, as whoever can reach it.
     pub(crate) unix: Target,
+    /// Checks, at the end, what the clients of both were told.
+    _overseer: Option<Overseer>,
 }
 
 impl Scene {
     pub(crate) fn new(setting: Setting) -> Self {
-        let emulator = Daemon::emulator(&[]);
+        let mut overseer = Overseer::new(setting);
+        let emulator = Daemon::emulator(&["--decisions", overseer.file().to_str().unwrap()]);
         let address = emulator.at("address").to_owned();
-        Self::through(emulator, &address, setting)
+        let mut scene = Self::through(emulator, &address, setting);
+        scene.tls.page = Some(overseer.page("plugin", &["Encrypt", "Decrypt", "GenerateDataKey", "DescribeKey"]));
+        scene.unix.page = Some(overseer.page("anyone", &["Decrypt"]));
+        scene._overseer = Some(overseer);
+        scene
     }
 
     /// A scene whose proxy reaches the emulator at another address than its own.
@@ -57,9 +65,10 @@ impl Scene {
             ca_file: Some(emulator.at("ca_file").into()),
             access_key: "LTAIlocal".into(),
             secret: "localsecret".into(),
+            page: None,
         };
         let unix = Target { address: listener("unix"), ca_file: None, ..tls.clone() };
-        Self { emulator, proxy, tls, unix }
+        Self { emulator, proxy, tls, unix, _overseer: None }
     }
 
     /// `count` ciphertexts under `key`, made by the emulator itself, which then forgets that it was asked.

@@ -65,6 +65,7 @@ impl Stage {
             ca_file: None,
             access_key: "LTAIlocal".into(),
             secret: "localsecret".into(),
+            page: None,
         }
     }
 

@@ -14,10 +14,13 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use crate::listener::crowd::Member;
+use crate::listener::foreign::Duplex;
 
 /// Every kind of connection, as one type: hyper and h2 are compiled once.
 #[derive(Debug)]
 pub(super) enum Transport {
+    Foreign(Box<dyn Duplex>),
+    ForeignTls(Box<TlsStream<Box<dyn Duplex>>>),
     Tcp(TcpStream),
     TcpTls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
@@ -44,8 +47,8 @@ impl Stream {
     /// Whether what is read and written is encrypted underneath.
     pub(super) const fn is_tls(&self) -> bool {
         match self.transport {
-            Transport::Tcp(_) | Transport::Unix(_) => false,
-            Transport::TcpTls(_) | Transport::UnixTls(_) => true,
+            Transport::Foreign(_) | Transport::Tcp(_) | Transport::Unix(_) => false,
+            Transport::ForeignTls(_) | Transport::TcpTls(_) | Transport::UnixTls(_) => true,
         }
     }
 
@@ -81,6 +84,8 @@ impl AsyncRead for Stream {
         }
         let before = buf.filled().len();
         let read = match &mut self.transport {
+            Transport::Foreign(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::ForeignTls(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::TcpTls(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -96,6 +101,8 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = match &mut self.transport {
+            Transport::Foreign(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::ForeignTls(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::TcpTls(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -106,6 +113,8 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = match &mut self.transport {
+            Transport::Foreign(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::ForeignTls(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Transport::TcpTls(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
@@ -116,6 +125,8 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = match &mut self.transport {
+            Transport::Foreign(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::ForeignTls(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::TcpTls(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
