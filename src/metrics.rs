@@ -43,6 +43,8 @@ pub const ATTEMPT_SECONDS: &str = "kmsproxy_upstream_attempt_seconds";
 pub const RETRIES: &str = "kmsproxy_upstream_retries_total";
 /// Probes by upstream and outcome (`ok` or a `Kind` label).
 pub const PROBES: &str = "kmsproxy_probes_total";
+/// Log lines that were lost because standard error took no more.
+pub const LINES_LOST: &str = "kmsproxy_log_lines_lost_total";
 /// 1 for the memory that sealing keys live in: `memfd_secret`, `locked`, `unlocked`.
 pub const GUARD: &str = "kmsproxy_sealed_memory";
 /// 1, with the version as label.
@@ -67,10 +69,12 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_histogram!(ATTEMPT_SECONDS, metrics::Unit::Seconds, "Time that one attempt took");
     describe_counter!(RETRIES, "Attempts after the first of a call");
     describe_counter!(PROBES, "Probes by outcome");
+    describe_counter!(LINES_LOST, "Log lines lost because standard error took no more");
     describe_gauge!(GUARD, "1 for the memory that sealing keys live in");
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);
+    counter!(LINES_LOST).increment(0);
     Ok(handle)
 }
 
