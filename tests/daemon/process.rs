@@ -41,24 +41,38 @@ impl Daemon {
     fn embedded_in(dir: TempDir, command: &str, state: &Path, arguments: &[&str]) -> Self {
         let mut all = vec![command, "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
         all.extend(arguments);
-        Self::start(dir, &all)
+        Self::start(dir, &[], &all)
+    }
+
+    /// `kmsproxy emulator` on a state directory that outlives it, started by `prefix`.
+    #[allow(dead_code, reason = "few tests need it")]
+    pub(crate) fn emulator_on(prefix: &[&str], state: &Path, arguments: &[&str]) -> Self {
+        let all = ["emulator", "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
+        Self::start(tempfile::tempdir().unwrap(), prefix, &[&all, arguments].concat())
     }
 
     /// `kmsproxy serve` with `config`, in which `DIR` stands for a directory of its own.
     pub(crate) fn serve(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::serve_by(&[], config, files)
+    }
+
+    /// The same, started by `prefix`: a program that becomes the one whose command line follows its own words, such as
+    /// `prlimit --nofile=256`.
+    pub(crate) fn serve_by(prefix: &[&str], config: &str, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             write_private(&dir.path().join(name), text);
         }
         let path = dir.path().join("kmsproxy.toml");
         write_private(&path, &config.replace("DIR", dir.path().to_str().unwrap()));
-        Self::start(dir, &["serve", "--config", path.to_str().unwrap(), "--json"])
+        Self::start(dir, prefix, &["serve", "--config", path.to_str().unwrap(), "--json"])
     }
 
-    fn start(dir: TempDir, arguments: &[&str]) -> Self {
+    fn start(dir: TempDir, prefix: &[&str], arguments: &[&str]) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kmsproxy"))
-            .args(arguments)
+        let words = [prefix, &[env!("CARGO_BIN_EXE_kmsproxy")], arguments].concat();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .env("KMSPROXY_LOG", "trace")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
