@@ -4,6 +4,8 @@
 
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/panics.rs"]
+mod panics;
 #[path = "semantics/provider.rs"]
 mod provider;
 #[path = "semantics/schedules.rs"]
