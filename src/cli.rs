@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
@@ -19,8 +18,10 @@ use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindab
 use crate::ctl;
 
 mod exit;
+mod lines;
 
 pub use exit::Exit;
+use lines::{Lines, Rest};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -244,8 +245,8 @@ impl<const PORT: u16> Embedded<PORT> {
 
 impl Logging {
     /// Lines are written by a thread of their own, and dropped where that cannot keep up: a standard error that nobody
-    /// reads shall not stop a request. What is left is written when the guard is dropped.
-    fn start(&self, environment: &Environment) -> Result<WorkerGuard, String> {
+    /// reads shall not stop a request. What is left is written when the rest is dropped.
+    fn start(&self, environment: &Environment) -> Result<Rest, String> {
         let level = self.log.as_deref().or_else(|| environment.text("KMSPROXY_LOG")).unwrap_or(LOG_DEFAULT);
         let filter = EnvFilter::try_new(level).map_err(|error| format!("KMSPROXY_LOG: {error}"))?;
         let format = match (self.log_format, environment.text("KMSPROXY_LOG_FORMAT")) {
@@ -255,13 +256,13 @@ impl Logging {
             }
             (None, None) => LogFormat::Text,
         };
-        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+        let (lines, rest) = Lines::to_standard_error();
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(false);
         let started = match format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
         };
-        started.map_err(|error| error.to_string()).map(|()| guard)
+        started.map_err(|error| error.to_string()).map(|()| rest)
     }
 }
 

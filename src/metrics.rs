@@ -51,6 +51,8 @@ pub const QUOTA_TAKEN: &str = "kmsproxy_quota_taken_total";
 pub const QUOTA_WAITING: &str = "kmsproxy_quota_waiting";
 /// Calls whose turn would have come, or came, too late, by upstream, quota and class.
 pub const QUOTA_TURNED_AWAY: &str = "kmsproxy_quota_turned_away_total";
+/// Log lines that were lost because standard error took no more.
+pub const LINES_LOST: &str = "kmsproxy_log_lines_lost_total";
 /// 1 for the memory that sealing keys live in: `memfd_secret`, `locked`, `unlocked`.
 pub const GUARD: &str = "kmsproxy_sealed_memory";
 /// Audit records written.
@@ -91,6 +93,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(QUOTA_WAITING, "Calls that wait for their turn");
     describe_counter!(QUOTA_TURNED_AWAY, "Calls turned away because their turn would come too late");
     describe_counter!(PROBES, "Probes by outcome");
+    describe_counter!(LINES_LOST, "Log lines lost because standard error took no more");
     describe_gauge!(GUARD, "1 for the memory that sealing keys live in");
     describe_counter!(AUDIT_RECORDS, "Audit records written");
     describe_counter!(AUDIT_DROPPED, "Audit records lost");
@@ -101,6 +104,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);
+    counter!(LINES_LOST).increment(0);
     Ok(handle)
 }
 

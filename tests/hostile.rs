@@ -9,6 +9,7 @@ mod downstream;
 #[path = "hostile/http.rs"]
 mod http;
 #[path = "hostile/kms.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod kms;
 #[path = "daemon/process.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

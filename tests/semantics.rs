@@ -6,6 +6,8 @@
 mod audit;
 #[path = "semantics/kms.rs"]
 mod kms;
+#[path = "semantics/panics.rs"]
+mod panics;
 #[path = "semantics/provider.rs"]
 mod provider;
 #[path = "semantics/schedules.rs"]

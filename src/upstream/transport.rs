@@ -16,6 +16,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -86,11 +87,14 @@ impl Trust {
     }
 
     fn client(self) -> ClientConfig {
-        ClientConfig::builder_with_provider(tls::provider())
+        let mut client = ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(tls::VERSIONS)
             .expect("ring has suites for TLS 1.2 and 1.3")
             .with_root_certificates(self.0)
-            .with_no_client_auth()
+            .with_no_client_auth();
+        // A resumed session shows no certificate: one that has expired since would count for days.
+        client.resumption = Resumption::disabled();
+        client
     }
 }
 

@@ -56,16 +56,21 @@ impl Target {
     }
 
     pub(crate) async fn connect(&self) -> Client {
+        self.reach().await.unwrap()
+    }
+
+    /// As [`connect`](Self::connect), to whoever may be gone.
+    pub(crate) async fn reach(&self) -> std::io::Result<Client> {
         let sender = match (self.address.strip_prefix("unix:"), &self.ca_file) {
-            (Some(path), _) => speak(UnixStream::connect(path).await.unwrap()).await,
-            (None, None) => speak(TcpStream::connect(&self.address).await.unwrap()).await,
+            (Some(path), _) => speak(UnixStream::connect(path).await?).await,
+            (None, None) => speak(TcpStream::connect(&self.address).await?).await,
             (None, Some(ca)) => {
-                let tcp = TcpStream::connect(&self.address).await.unwrap();
+                let tcp = TcpStream::connect(&self.address).await?;
                 let name = ServerName::try_from("localhost").unwrap();
-                speak(tls(ca).connect(name, tcp).await.unwrap()).await
+                speak(tls(ca).connect(name, tcp).await?).await
             }
         };
-        Client { sender, target: self.clone() }
+        Ok(Client { sender, target: self.clone() })
     }
 
     /// One call on a connection of its own.
@@ -95,13 +100,18 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, request: http::Request<Full<Bytes>>) -> Outcome {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// As [`send`](Self::send), over a connection that may break.
+    pub(crate) async fn try_send(&mut self, request: http::Request<Full<Bytes>>) -> hyper::Result<Outcome> {
         // The connection's task may not have seen the end of the last answer yet.
-        self.sender.ready().await.unwrap();
+        self.sender.ready().await?;
         let response = tokio::time::timeout(Duration::from_secs(20), self.sender.send_request(request));
-        let (parts, body) = response.await.expect("an answer").unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        let (parts, body) = response.await.expect("an answer")?.into_parts();
+        let body = body.collect().await?.to_bytes();
         let body = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into());
-        (parts.status.as_u16(), body)
+        Ok((parts.status.as_u16(), body))
     }
 }
 

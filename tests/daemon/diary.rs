@@ -59,6 +59,7 @@ impl Asked {
     }
 }
 
-fn now() -> u64 {
+/// The clock of both.
+pub(crate) fn now() -> u64 {
     System.now().since(Moment::BOOT).as_nanos().try_into().unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::diary::{Diary, Entry, Page};
-use super::oracle::history::{DECRYPT, Grant, History, OK, Policy, Terms, Told, context_digest, decisions, digest};
+use super::client::diary::{self, Diary, Entry, Page};
+use super::oracle::history::{
+    DECRYPT, Decision, Grant, History, OK, Policy, Terms, Told, context_digest, decisions, digest,
+};
 use super::oracle::hold;
 use super::scene::Setting;
 
@@ -21,6 +23,8 @@ pub(crate) struct Overseer {
     diary: Arc<Diary>,
     terms: Terms,
     grants: BTreeMap<String, Grant>,
+    steps: Mutex<Vec<u64>>,
+    kms: Option<Box<dyn Fn() -> Vec<Decision> + Send + Sync>>,
 }
 
 impl Overseer {
@@ -29,7 +33,28 @@ impl Overseer {
         let calls_per_flight = 1 + usize::try_from(setting.retries).unwrap();
         let (lease, probe) = (span(setting.lease), span(setting.probe));
         let terms = Terms { lease, probe, calls_per_flight, ..Terms::default() };
-        Self { dir: tempfile::tempdir().unwrap(), diary: Arc::default(), terms, grants: BTreeMap::new() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            diary: Arc::default(),
+            terms,
+            grants: BTreeMap::new(),
+            steps: Mutex::default(),
+            kms: None,
+        }
+    }
+
+    /// Of a KMS that the test plays, in place of an emulator.
+    #[allow(dead_code, reason = "for tests that play one")]
+    pub(crate) fn of_kms(setting: Setting, decided: impl Fn() -> Vec<Decision> + Send + Sync + 'static) -> Self {
+        let mut overseer = Self::new(setting);
+        overseer.kms = Some(Box::new(decided));
+        overseer
+    }
+
+    /// The wall clock of the daemon has just been set.
+    #[allow(dead_code, reason = "for tests that set it")]
+    pub(crate) fn clock_is_set(&self) {
+        self.steps.lock().unwrap().push(diary::now());
     }
 
     /// Where the emulator is to write its decisions.
@@ -54,8 +79,9 @@ impl Drop for Overseer {
         let tally = hold(&History {
             terms: self.terms,
             policies: vec![Policy { from_ns: 0, grants: std::mem::take(&mut self.grants) }],
-            decisions: decisions(&self.file()),
+            decisions: self.kms.as_ref().map_or_else(|| decisions(&self.file()), |kms| kms()),
             told: self.diary.entries().iter().map(told).collect(),
+            steps: self.steps.lock().unwrap().clone(),
             ..History::default()
         });
         eprintln!("the oracle: {tally:?}");

@@ -41,22 +41,31 @@ impl Daemon {
     fn embedded_in(dir: TempDir, command: &str, state: &Path, arguments: &[&str]) -> Self {
         let mut all = vec![command, "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
         all.extend(arguments);
-        let mut command = Command::new(BINARY);
-        command.args(all);
-        Self::start(dir, command)
+        Self::start(dir, invocation(&[], &all))
+    }
+
+    /// `kmsproxy emulator` on a state directory that outlives it, started by `prefix`.
+    #[allow(dead_code, reason = "few tests need it")]
+    pub(crate) fn emulator_on(prefix: &[&str], state: &Path, arguments: &[&str]) -> Self {
+        let all = ["emulator", "--state-dir", state.to_str().unwrap(), "--listen", "127.0.0.1:0", "--json"];
+        Self::start(tempfile::tempdir().unwrap(), invocation(prefix, &[&all, arguments].concat()))
     }
 
     /// `kmsproxy serve` with `config`, in which `DIR` stands for a directory of its own.
     pub(crate) fn serve(config: &str, files: &[(&str, &str)]) -> Self {
-        Self::serve_by(config, files, |path| {
-            let mut command = Command::new(BINARY);
-            command.args(["serve", "--config", path.to_str().unwrap(), "--json"]);
-            command
+        Self::serve_by(&[], config, files)
+    }
+
+    /// The same, started by `prefix`: a program that becomes the one whose command line follows its own words, such as
+    /// `prlimit --nofile=256`.
+    pub(crate) fn serve_by(prefix: &[&str], config: &str, files: &[(&str, &str)]) -> Self {
+        Self::serve_as(config, files, |path| {
+            invocation(prefix, &["serve", "--config", path.to_str().unwrap(), "--json"])
         })
     }
 
     /// The same by a command of the test's own, which is given the path of the configuration.
-    pub(crate) fn serve_by(config: &str, files: &[(&str, &str)], command: impl FnOnce(&Path) -> Command) -> Self {
+    pub(crate) fn serve_as(config: &str, files: &[(&str, &str)], command: impl FnOnce(&Path) -> Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             write_private(&dir.path().join(name), text);
@@ -132,6 +141,13 @@ impl Drop for Daemon {
 
 /// The daemon as it is shipped.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_kmsproxy");
+
+fn invocation(prefix: &[&str], arguments: &[&str]) -> Command {
+    let words = [prefix, &[BINARY], arguments].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
 
 /// A file that only its owner can read.
 pub(crate) fn write_private(path: &Path, text: &str) {

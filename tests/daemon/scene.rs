@@ -41,24 +41,37 @@ pub(crate) struct Scene {
     /// Over a unix socket, as whoever can reach it.
     pub(crate) unix: Target,
     /// Checks, at the end, what the clients of both were told.
-    _overseer: Option<Overseer>,
+    #[allow(dead_code, reason = "it is there to be dropped")]
+    pub(crate) overseer: Option<Overseer>,
 }
 
 impl Scene {
     pub(crate) fn new(setting: Setting) -> Self {
-        let mut overseer = Overseer::new(setting);
+        let overseer = Overseer::new(setting);
         let emulator = Daemon::emulator(&["--decisions", overseer.file().to_str().unwrap()]);
         let address = emulator.at("address").to_owned();
-        let mut scene = Self::through(emulator, &address, setting);
+        Self::through(emulator, &address, setting).under(overseer)
+    }
+
+    /// The same, with what clients are told held against what the emulator decides, which writes that where `overseer`
+    /// says.
+    pub(crate) fn under(self, mut overseer: Overseer) -> Self {
+        let mut scene = self;
         scene.tls.page = Some(overseer.page("plugin", &["Encrypt", "Decrypt", "GenerateDataKey", "DescribeKey"]));
         scene.unix.page = Some(overseer.page("anyone", &["Decrypt"]));
-        scene._overseer = Some(overseer);
+        scene.overseer = Some(overseer);
         scene
     }
 
     /// A scene whose proxy reaches the emulator at another address than its own.
     pub(crate) fn through(emulator: Daemon, address: &str, setting: Setting) -> Self {
-        let proxy = Daemon::serve(&config(&emulator, address, setting), &[("secret", "localsecret")]);
+        Self::started_by(&[], emulator, address, setting)
+    }
+
+    /// The same, whose proxy is started by `prefix`.
+    pub(crate) fn started_by(prefix: &[&str], emulator: Daemon, address: &str, setting: Setting) -> Self {
+        let config = config(&emulator, address, setting);
+        let proxy = Daemon::serve_by(prefix, &config, &[("secret", "localsecret")]);
         let listener = |name: &str| proxy.ready["listeners"][name].as_str().unwrap().to_owned();
         let tls = Target {
             address: listener("tls"),
@@ -68,7 +81,7 @@ impl Scene {
             page: None,
         };
         let unix = Target { address: listener("unix"), ca_file: None, ..tls.clone() };
-        Self { emulator, proxy, tls, unix, _overseer: None }
+        Self { emulator, proxy, tls, unix, overseer: None }
     }
 
     /// `count` ciphertexts under `key`, made by the emulator itself, which then forgets that it was asked.

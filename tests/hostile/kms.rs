@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kmsproxy::clock::{Clock, Moment, System};
 use percent_encoding::percent_decode_str;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
@@ -19,6 +20,16 @@ use serde_json::json;
 pub(crate) struct Asked {
     pub(crate) action: String,
     pub(crate) form: BTreeMap<String, String>,
+    /// As whom: the access key of the signature, where there is one.
+    pub(crate) access_key: String,
+}
+
+/// One question, when it was decided by the boot clock, and status and body of the answer, where that went out whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Decided {
+    pub(crate) at_ns: u64,
+    pub(crate) asked: Asked,
+    pub(crate) said: Option<(u16, Vec<u8>)>,
 }
 
 /// What it does.
@@ -28,6 +39,8 @@ pub(crate) enum Act {
     Say(u16, String, Vec<u8>),
     /// Writes these bytes and closes.
     Blurt(Vec<u8>),
+    /// Writes these bytes and resets the connection.
+    Reset(Vec<u8>),
     /// Announces an answer, and lets a byte go now and then.
     Drip,
     /// Neither answers nor closes.
@@ -44,7 +57,7 @@ pub(crate) struct Kms {
 
 struct State {
     script: Mutex<Script>,
-    asked: Mutex<Vec<Asked>>,
+    decided: Mutex<Vec<Decided>>,
     connections: AtomicUsize,
     /// Bytes of HTTP, whole request or not.
     bytes: AtomicUsize,
@@ -54,19 +67,23 @@ struct State {
 impl Kms {
     /// Plain HTTP on loopback.
     pub(crate) fn plain() -> Self {
-        Self::start(None)
+        Self::start("127.0.0.1:0", None)
     }
 
     pub(crate) fn tls(config: Arc<ServerConfig>) -> Self {
-        Self::start(Some(config))
+        Self::tls_at("127.0.0.1:0", config)
     }
 
-    fn start(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub(crate) fn tls_at(address: &str, config: Arc<ServerConfig>) -> Self {
+        Self::start(address, Some(config))
+    }
+
+    fn start(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State {
             script: Mutex::new(Arc::new(honest)),
-            asked: Mutex::default(),
+            decided: Mutex::default(),
             connections: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             tls,
@@ -96,11 +113,17 @@ impl Kms {
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.state.asked.lock().unwrap().clone()
+        self.state.decided.lock().unwrap().iter().map(|decided| decided.asked.clone()).collect()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.state.asked.lock().unwrap().len()
+        self.state.decided.lock().unwrap().len()
+    }
+
+    /// What it has decided, whenever that is wanted.
+    pub(crate) fn decided(&self) -> impl Fn() -> Vec<Decided> + use<> {
+        let state = Arc::clone(&self.state);
+        move || state.decided.lock().unwrap().clone()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -115,43 +138,53 @@ impl Kms {
 impl State {
     fn serve(&self, stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
-        match &self.tls {
+        let raw = stream.try_clone().unwrap();
+        let end = match &self.tls {
             None => self.speak(stream),
             Some(config) => {
                 let session = ServerConnection::new(Arc::clone(config)).unwrap();
-                self.speak(StreamOwned::new(session, stream));
+                self.speak(StreamOwned::new(session, stream))
             }
+        };
+        if end == End::Reset {
+            rustix::net::sockopt::set_socket_linger(&raw, Some(Duration::ZERO)).unwrap();
         }
     }
 
-    fn speak(&self, mut stream: impl Read + Write) {
+    fn speak(&self, mut stream: impl Read + Write) -> End {
         while let Some(asked) = self.hear(&mut stream) {
             let script = Arc::clone(&self.script.lock().unwrap());
-            self.asked.lock().unwrap().push(asked.clone());
-            let (bytes, goes_on) = match script(&asked) {
+            let act = script(&asked);
+            let at_ns = System.now().since(Moment::BOOT).as_nanos().try_into().unwrap();
+            let said = if let Act::Say(status, _, body) = &act { Some((*status, body.clone())) } else { None };
+            self.decided.lock().unwrap().push(Decided { at_ns, asked, said });
+            let (bytes, end) = match act {
                 Act::Say(status, headers, body) => {
                     let head = format!("HTTP/1.1 {status} -\r\n{headers}content-length: {}\r\n\r\n", body.len());
-                    ([head.into_bytes(), body].concat(), true)
+                    ([head.into_bytes(), body].concat(), None)
                 }
-                Act::Blurt(bytes) => (bytes, false),
+                Act::Blurt(bytes) => (bytes, Some(End::Close)),
+                Act::Reset(bytes) => (bytes, Some(End::Reset)),
                 Act::Drip => {
                     let mut next: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
                     while stream.write_all(next).and_then(|()| stream.flush()).is_ok() {
                         next = b" ";
                         thread::sleep(Duration::from_millis(50));
                     }
-                    return;
+                    return End::Close;
                 }
                 Act::Never => {
                     let _ = stream.read(&mut [0]);
-                    return;
+                    return End::Close;
                 }
             };
             // A client that has heard enough closes.
-            if stream.write_all(&bytes).and_then(|()| stream.flush()).is_err() || !goes_on {
-                return;
+            let written = stream.write_all(&bytes).and_then(|()| stream.flush());
+            if let Some(end) = end.or(written.is_err().then_some(End::Close)) {
+                return end;
             }
         }
+        End::Close
     }
 
     fn hear(&self, stream: &mut impl Read) -> Option<Asked> {
@@ -172,8 +205,17 @@ impl State {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
         let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
         let form = pairs.map(|(name, value)| (decoded(name), decoded(value))).collect();
-        Some(Asked { action: field("x-acs-action").unwrap_or_default().to_owned(), form })
+        let signed = field("authorization").and_then(|proof| proof.split("Credential=").nth(1)?.split(',').next());
+        let access_key = signed.unwrap_or_default().to_owned();
+        Some(Asked { action: field("x-acs-action").unwrap_or_default().to_owned(), form, access_key })
     }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Close,
+    Reset,
 }
 
 /// A ciphertext says what is in it: enough for a KMS that nobody trusts.

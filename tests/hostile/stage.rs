@@ -86,7 +86,7 @@ impl Stage {
             ("audit.secret", AUDIT_SECRET),
             ("kms-ca.pem", setup.ca.as_deref().unwrap_or_default()),
         ];
-        let daemon = Daemon::serve_by(&config, &files, |path| {
+        let daemon = Daemon::serve_as(&config, &files, |path| {
             let mut command = Command::new(BINARY);
             command.args(["serve", "--json", "--log-format", setup.log_format, "--config"]).arg(path);
             command

@@ -239,7 +239,7 @@ impl Act {
     fn status(self, status: u16) -> Self {
         match self {
             Self::Say(_, headers, body) => Self::Say(status, headers, body),
-            other @ (Self::Blurt(_) | Self::Drip | Self::Never) => other,
+            other @ (Self::Blurt(_) | Self::Reset(_) | Self::Drip | Self::Never) => other,
         }
     }
 }

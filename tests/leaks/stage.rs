@@ -62,7 +62,7 @@ impl Stage {
         let files = [("local.secret", &*local_secret())];
         let proxy = match setting.program {
             None => Daemon::serve(&text, &files),
-            Some(program) => Daemon::serve_by(&text, &files, program),
+            Some(program) => Daemon::serve_as(&text, &files, program),
         };
         Self { emulator, proxy, run }
     }
@@ -84,6 +84,7 @@ impl Stage {
             ca_file: Some(self.emulator.at("ca_file").to_owned()),
             access_key: "LTAIlocal".to_owned(),
             secret: local_secret(),
+            page: None,
         }
     }
 

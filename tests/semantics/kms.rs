@@ -21,6 +21,7 @@ pub(crate) struct Kms {
     calls: AtomicUsize,
     version: AtomicUsize,
     describes_disabled: AtomicBool,
+    panics: AtomicUsize,
     refusal: Mutex<Option<Fault>>,
     once: Mutex<Option<Fault>>,
     gate: Mutex<Option<Arc<Semaphore>>>,
@@ -34,6 +35,7 @@ impl Default for Kms {
             calls: AtomicUsize::new(0),
             version: AtomicUsize::new(1),
             describes_disabled: AtomicBool::new(false),
+            panics: AtomicUsize::new(usize::MAX),
             refusal: Mutex::default(),
             once: Mutex::default(),
             gate: Mutex::default(),
@@ -114,6 +116,11 @@ impl Kms {
         self.describes_disabled.store(disabled, Ordering::SeqCst);
     }
 
+    /// From now on, each call whose number `every` divides ends in a panic, after the KMS has decided.
+    pub(crate) fn panic_each(&self, every: usize) {
+        self.panics.store(every, Ordering::SeqCst);
+    }
+
     pub(crate) fn sign_as(&self, identity: &str) {
         *self.identity.lock().unwrap() = identity.into();
     }
@@ -150,7 +157,8 @@ impl Kms {
 
 impl Upstream for Kms {
     fn ask<'a>(&'a self, _: &'a Permit, call: &'a Call, _: Deadline) -> Asking<'a> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let panics = number.is_multiple_of(self.panics.load(Ordering::SeqCst));
         self.arrivals.notify_one();
         let decision = self.decide(call);
         let gate = self.gate.lock().unwrap().clone();
@@ -158,6 +166,7 @@ impl Upstream for Kms {
             if let Some(gate) = gate {
                 gate.acquire().await.unwrap().forget();
             }
+            assert!(!panics, "a panic of the test's own");
             decision
         })
     }

@@ -241,6 +241,8 @@ fn upstream_config() -> Config {
         credentials: credentials::Config::default(),
         timeout: Duration::from_secs(1),
         max_in_flight: 16,
+        quota: None,
+        read_quota: None,
         retries: 1,
     }
 }
