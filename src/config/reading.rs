@@ -29,7 +29,12 @@ pub(super) fn read(file: &Path, environment: &Environment, overrides: &[String])
             return (None, findings);
         }
     };
-    let mut findings = Findings::new(Origin::new(file, text));
+    understand(Origin::new(file, text), environment, overrides)
+}
+
+/// As [`read`], of a text that is at hand.
+pub(super) fn understand(text: Origin, environment: &Environment, overrides: &[String]) -> (Option<Config>, Findings) {
+    let mut findings = Findings::new(text);
     if !is_toml(&mut findings) {
         return (None, findings);
     }

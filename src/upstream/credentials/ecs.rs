@@ -104,7 +104,11 @@ impl Fetch for Ecs {
     }
 }
 
-fn granted(received: &Received, role: &str) -> Result<Credentials, Lack> {
+/// Reads what the metadata service answered with 200 for `role`.
+///
+/// # Errors
+/// [`Lack::Failed`] for everything but `"Code": "Success"` with whole credentials.
+pub fn granted(received: &Received, role: &str) -> Result<Credentials, Lack> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Outcome<'a> {

@@ -132,7 +132,10 @@ impl Sts {
 }
 
 /// Reads one answer of STS.
-fn granted(received: &Received, role_arn: &str) -> Result<Credentials, Lack> {
+///
+/// # Errors
+/// [`Lack::Failed`] for everything but a 200 with whole credentials.
+pub fn granted(received: &Received, role_arn: &str) -> Result<Credentials, Lack> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Granted<'a> {

@@ -15,7 +15,8 @@ use crate::upstream::local::key::{ID_BYTES, Key, Life, Origin, ProtectionLevel, 
 use crate::upstream::local::keyring::Keyring;
 
 /// Writes `keys` down, in one buffer of the right size.
-pub(super) fn encode(keys: &Keyring) -> Secret {
+#[must_use]
+pub fn encode(keys: &Keyring) -> Secret {
     let json = serde_json::to_vec(&Saved::from(keys)).expect("strings, numbers and dates always have a JSON form");
     let versions = || keys.keys.values().flat_map(|key| &key.versions);
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + json.len() + KEY_BYTES * versions().count());
@@ -28,7 +29,8 @@ pub(super) fn encode(keys: &Keyring) -> Secret {
 }
 
 /// Reads what [`encode`] wrote; `None` where it is anything else, or contradicts itself.
-pub(super) fn decode(bytes: &[u8]) -> Option<Keyring> {
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Keyring> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     let (json, material) = rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
     let saved: Saved = serde_json::from_slice(json).ok()?;
