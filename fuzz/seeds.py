@@ -113,8 +113,7 @@ def http2():
 def settings():
     for path in sorted(ROOT.glob("config/**/*.toml")):
         lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-        seed("configuration", path.stem, "\n".join(lines).encode())
-        tables, table = [], []
+        tables, table = [], []  # one at a time: what a text costs grows with the square of its length
         for line in lines + ["["]:
             if line.startswith("[") and table:
                 tables, table = tables + [table], []

@@ -147,8 +147,12 @@ fn spelling(text: &str, choices: &mut Choices<'_>) -> String {
         match (c, choices.one_of(4)) {
             (' ', 1 | 2) => out.push('+'),
             (_, 0) | (_, 1) if !must => out.push(c),
-            (_, 2) => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out += &format!("%{byte:02x}")),
-            _ => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| out += &format!("%{byte:02X}")),
+            (_, case) => {
+                let digit = |value: u8| char::from(if case == 2 { b"0123456789abcdef" } else { b"0123456789ABCDEF" }[usize::from(value)]);
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+                }
+            }
         }
     }
     out

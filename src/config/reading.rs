@@ -191,12 +191,15 @@ fn upstream(name: &str, value: Value, findings: &mut Findings) -> Option<Upstrea
     Some(Upstream { kms: kms?, lease: lease.unwrap_or_else(|| Some(Default::default()))? })
 }
 
-fn section<T: serde::de::DeserializeOwned + Default>(whole: &mut Dict, name: &str, findings: &mut Findings) -> T {
+fn section<T>(whole: &mut Dict, name: &str, findings: &mut Findings) -> T
+where
+    T: serde::de::DeserializeOwned + serde::Serialize + Default,
+{
     let value = whole.remove(name);
     value.and_then(|value| piece::read(value, &Key::of([name]), &[], findings)).unwrap_or_default()
 }
 
-fn pieces<T: serde::de::DeserializeOwned>(
+fn pieces<T: serde::de::DeserializeOwned + serde::Serialize>(
     name: &str,
     items: Vec<Value>,
     findings: &mut Findings,

@@ -9,6 +9,7 @@ mod blob;
 mod call;
 pub mod context;
 pub mod escape;
+pub mod object;
 mod parameters;
 pub mod refusal;
 pub mod request;

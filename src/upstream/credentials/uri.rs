@@ -9,6 +9,7 @@ use crate::upstream::credentials::{
     Config, Credentials, Environment, Fetch, Fetching, Lack, METADATA_TIMEOUT, Ways, given,
 };
 use crate::upstream::transport::Received;
+use crate::wire::aliyun::object;
 
 /// `GET` of one address. Whose credentials come back it does not say: the principal is the fixed word
 /// `credentials-uri`, so the endpoint must not hand out now one identity and now another.
@@ -49,8 +50,8 @@ pub fn granted(received: &Received) -> Result<Credentials, Lack> {
     if received.status != StatusCode::OK {
         return Err(Lack::failed(format!("the credentials URI answered {}", received.status.as_u16())));
     }
-    let grant: Grant<'_> = serde_json::from_slice(received.body.expose())
-        .map_err(|_| Lack::failed("the credentials URI answered 200 without credentials"))?;
+    let grant: Option<Grant<'_>> = object::read(received.body.expose());
+    let grant = grant.ok_or_else(|| Lack::failed("the credentials URI answered 200 without credentials"))?;
     grant.taken("credentials-uri".into())
 }
 

@@ -35,8 +35,10 @@ pub fn decode(bytes: &[u8]) -> Option<Keyring> {
     let (json, material) = rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
     let saved: Saved = serde_json::from_slice(json).ok()?;
     let (material, odd) = material.as_chunks::<KEY_BYTES>();
-    let listed: usize = saved.keys.iter().map(|key| key.versions.len()).sum();
-    if !odd.is_empty() || material.len() != listed {
+    let versions = || saved.keys.iter().flat_map(|key| &key.versions).map(|version| &version.id);
+    let distinct = versions().collect::<BTreeSet<_>>().len() == versions().count()
+        && saved.keys.iter().map(|key| &key.id).collect::<BTreeSet<_>>().len() == saved.keys.len();
+    if !odd.is_empty() || material.len() != versions().count() || !distinct {
         return None;
     }
     let mut material = material.iter();
@@ -148,8 +150,21 @@ mod tests {
         assert!(decode(whole.expose()).is_some());
         assert!(decode(&whole.expose()[..whole.len() - 1]).is_none(), "a byte of material is missing");
         assert!(decode(&[whole.expose(), &[0; KEY_BYTES]].concat()).is_none(), "a version too few is listed");
+        assert!(decode(&twice(whole.expose(), |_| {})).is_none(), "a key is listed twice");
+        assert!(decode(&twice(whole.expose(), |key| key["id"] = "another".into())).is_none(), "a version is listed twice");
         keys.keys.clear();
         assert!(decode(encode(&keys).expose()).is_none(), "an alias of no key");
+    }
+
+    /// `whole` with its one key listed a second time, altered.
+    fn twice(whole: &[u8], alter: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let (json, material) = whole[LENGTH_BYTES..].split_at(whole.len() - LENGTH_BYTES - KEY_BYTES);
+        let mut document: serde_json::Value = serde_json::from_slice(json).unwrap();
+        let mut again = document["keys"][0].clone();
+        alter(&mut again);
+        document["keys"].as_array_mut().unwrap().push(again);
+        let json = serde_json::to_vec(&document).unwrap();
+        [&(json.len() as u64).to_be_bytes()[..], &json, material, material].concat()
     }
 
     #[test]
