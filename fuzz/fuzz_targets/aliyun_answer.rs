@@ -109,24 +109,51 @@ fn refused(action: Action, status: StatusCode, body: &[u8], fault: &Fault) {
 /// "Common error codes" and the error tables of each API in the KMS reference, read for what they say of a lease.
 fn weight(code: &str, status: StatusCode) -> Evidence {
     match code {
-        "Rejected.Disabled" | "Rejected.PendingDeletion" | "Rejected.PendingImport" | "Rejected.Unavailable"
+        "Rejected.Disabled"
+        | "Rejected.PendingDeletion"
+        | "Rejected.PendingImport"
+        | "Rejected.Unavailable"
         | "Forbidden.KeyNotFound" => Evidence::KeyRefused,
-        "Forbidden.NoPermission" | "Forbidden.InDebt" | "Forbidden.InDebtOverdue" | "Forbidden.KmsServiceNotEnabled"
+        "Forbidden.NoPermission"
+        | "Forbidden.InDebt"
+        | "Forbidden.InDebtOverdue"
+        | "Forbidden.KmsServiceNotEnabled"
         | "Forbidden.ProhibitedByRiskControl" => Evidence::IdentityRefused,
-        "InvalidAccessKeyId.NotFound" | "InvalidAccessKeyId.Inactive" | "Forbidden.AccessKey"
-        | "InvalidSecurityToken.Expired" | "InvalidSecurityToken.Malformed"
-        | "InvalidSecurityToken.MismatchWithAccessKey" | "MissingSecurityToken" | "IncompleteSignature"
+        "InvalidAccessKeyId.NotFound"
+        | "InvalidAccessKeyId.Inactive"
+        | "Forbidden.AccessKey"
+        | "InvalidSecurityToken.Expired"
+        | "InvalidSecurityToken.Malformed"
+        | "InvalidSecurityToken.MismatchWithAccessKey"
+        | "MissingSecurityToken"
+        | "IncompleteSignature"
         | "SignatureDoesNotMatch" => Evidence::IdentityDoubted,
-        "MissingParameter" | "InvalidParameter" | "ParseRequestParameterException" | "Forbidden.AliasNotFound"
+        "MissingParameter"
+        | "InvalidParameter"
+        | "ParseRequestParameterException"
+        | "Forbidden.AliasNotFound"
         | "InvalidApi.NotFound" => Evidence::Nothing,
-        "InvalidTimeStamp.Expired" | "InvalidTimeStamp.Format" | "IllegalTimestamp" | "SignatureNonceUsed"
-        | "Rejected.Throttling" | "Throttling" | "InternalFailure" | "ServiceUnavailableTemporary"
-        | "SerivceUnvailableTemporary" | "SerivceUnavailableTemporary" => Evidence::Silence,
-        "Forbidden.KeyVersionNotFound" | "UnsupportedOperation" | "Rejected.UnsupportedOperation"
-        | "DryRunOperationError" | "ValidationError" | "AccessDeniedError" | "Rejected.StateModifiedFailed"
-        | "InvalidProtocol.NeedSsl" | "Rejected.LimitExceeded" | "Rejected.ResourceExist" | "AliasAlreadyExists" => {
-            Evidence::ScopeDoubted
-        }
+        "InvalidTimeStamp.Expired"
+        | "InvalidTimeStamp.Format"
+        | "IllegalTimestamp"
+        | "SignatureNonceUsed"
+        | "Rejected.Throttling"
+        | "Throttling"
+        | "InternalFailure"
+        | "ServiceUnavailableTemporary"
+        | "SerivceUnvailableTemporary"
+        | "SerivceUnavailableTemporary" => Evidence::Silence,
+        "Forbidden.KeyVersionNotFound"
+        | "UnsupportedOperation"
+        | "Rejected.UnsupportedOperation"
+        | "DryRunOperationError"
+        | "ValidationError"
+        | "AccessDeniedError"
+        | "Rejected.StateModifiedFailed"
+        | "InvalidProtocol.NeedSsl"
+        | "Rejected.LimitExceeded"
+        | "Rejected.ResourceExist"
+        | "AliasAlreadyExists" => Evidence::ScopeDoubted,
         _ if code.starts_with("Throttling.") || status.as_u16() == 429 || status.is_server_error() => Evidence::Silence,
         _ => Evidence::ScopeDoubted,
     }
@@ -178,4 +205,3 @@ impl Members {
 }
 
 const STATUSES: [u16; 16] = [200, 200, 200, 400, 403, 404, 409, 429, 500, 503, 302, 204, 201, 100, 418, 304];
-

@@ -85,8 +85,10 @@ fn v3(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
     let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     let signed = names.join(";");
-    let lines: String =
-        names.iter().map(|name| format!("{name}:{}\n", String::from_utf8_lossy(headers[*name].as_bytes()).trim_matches(SPACES))).collect();
+    let lines: String = names
+        .iter()
+        .map(|name| format!("{name}:{}\n", String::from_utf8_lossy(headers[*name].as_bytes()).trim_matches(SPACES)))
+        .collect();
     let canonical = |pairs: &Pairs| format!("POST\n/\n{}\n{lines}\n{signed}\n{hash}", reference::query(pairs));
     let line = format!(
         "ACS3-HMAC-SHA256 Credential=LTAI,SignedHeaders={signed},Signature={}",
@@ -148,7 +150,9 @@ fn spelling(text: &str, choices: &mut Choices<'_>) -> String {
             (' ', 1 | 2) => out.push('+'),
             (_, 0) | (_, 1) if !must => out.push(c),
             (_, case) => {
-                let digit = |value: u8| char::from(if case == 2 { b"0123456789abcdef" } else { b"0123456789ABCDEF" }[usize::from(value)]);
+                let digit = |value: u8| {
+                    char::from(if case == 2 { b"0123456789abcdef" } else { b"0123456789ABCDEF" }[usize::from(value)])
+                };
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                     out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
                 }

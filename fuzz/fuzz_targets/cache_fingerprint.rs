@@ -65,7 +65,8 @@ fn shifted<'q>(one: &Question<'q>, how: u8, at: usize) -> Question<'q> {
             (other.upstream, other.share) = one.upstream.split_at(cut.unwrap_or(0));
         }
         5 if one.share.is_empty() => {
-            (other.share, other.ciphertext) = (kmsproxy_fuzz::text(one.ciphertext), &one.ciphertext[kmsproxy_fuzz::text(one.ciphertext).len()..]);
+            (other.share, other.ciphertext) =
+                (kmsproxy_fuzz::text(one.ciphertext), &one.ciphertext[kmsproxy_fuzz::text(one.ciphertext).len()..]);
         }
         6 => {
             let key = one.key.filter(|_| one.context.is_none());

@@ -37,7 +37,10 @@ fn toml(text: &str) -> toml::Value {
 fn shaped(written: &toml::Value, read: &toml::Value) {
     match (written, read) {
         (toml::Value::Table(written), toml::Value::Table(read)) => {
-            written.iter().filter_map(|(name, value)| Some((value, read.get(name)?))).for_each(|(one, other)| shaped(one, other));
+            written
+                .iter()
+                .filter_map(|(name, value)| Some((value, read.get(name)?)))
+                .for_each(|(one, other)| shaped(one, other));
         }
         (toml::Value::Array(written), toml::Value::Array(read)) => {
             written.iter().zip(read).for_each(|(one, other)| shaped(one, other));
@@ -50,7 +53,8 @@ fn told(text: &str, overrides: &[String], mistakes: &Mistakes) {
     assert!(!mistakes.list().is_empty(), "neither read nor refused");
     let lines = text.split('\n').count();
     // A canary counts where it is a value; names of settings are told.
-    let canary = text.parse::<toml::Table>().is_ok_and(|table| !named(&table)) && !overrides.iter().any(|set| set.contains(CANARY));
+    let canary = text.parse::<toml::Table>().is_ok_and(|table| !named(&table))
+        && !overrides.iter().any(|set| set.contains(CANARY));
     for mistake in mistakes.list() {
         match &mistake.place {
             Place::Line(_, line, column) => assert!((1..=lines).contains(line) && *column > 0, "{mistake}"),
@@ -69,7 +73,9 @@ fn named(table: &toml::Table) -> bool {
         _ if name.contains(CANARY) => true,
         toml::Value::String(text) => text.contains(CANARY) && name != "secret",
         toml::Value::Table(table) => named(table),
-        toml::Value::Array(items) => items.iter().any(|item| named(&toml::Table::from_iter([(String::new(), item.clone())]))),
+        toml::Value::Array(items) => {
+            items.iter().any(|item| named(&toml::Table::from_iter([(String::new(), item.clone())])))
+        }
         _ => false,
     })
 }

@@ -25,10 +25,15 @@ static PROFILES: LazyLock<[Profile; 2]> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| {
     let Some(([mode, status], body)) = input.split_first_chunk() else { return };
     let status = [200, 200, 200, 400, 403, 500, 302, 204][usize::from(*status & 7)];
-    let received =
-        || Received { status: StatusCode::from_u16(status).expect("each is one"), headers: HeaderMap::new(), body: Secret::copied(body) };
+    let received = || Received {
+        status: StatusCode::from_u16(status).expect("each is one"),
+        headers: HeaderMap::new(),
+        body: Secret::copied(body),
+    };
     match mode % 5 {
-        0 => whole(sts::granted(&received(), "acs:ram::1:role/r"), (status == 200).then_some(body), Some("Credentials")),
+        0 => {
+            whole(sts::granted(&received(), "acs:ram::1:role/r"), (status == 200).then_some(body), Some("Credentials"))
+        }
         1 => whole(ecs::granted(&received(), "role"), Some(body), None),
         2 => whole(uri::granted(&received()), (status == 200).then_some(body), None),
         form => profile(&PROFILES[usize::from(form - 3)], body),

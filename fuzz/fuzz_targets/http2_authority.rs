@@ -20,7 +20,8 @@ fuzz_target!(|input: &[u8]| {
         for (sent, seen) in sent.iter().zip(&seen) {
             compared(sent, seen);
         }
-        let sizes = |side: &Decoder| side.table.iter().map(|(name, value)| (name.clone(), value.len())).collect::<Vec<_>>();
+        let sizes =
+            |side: &Decoder| side.table.iter().map(|(name, value)| (name.clone(), value.len())).collect::<Vec<_>>();
         assert_eq!(sizes(&before), sizes(&after));
         let mut again = mended.clone();
         mend(&mut again);
@@ -42,7 +43,10 @@ fn compared(sent: &Field, seen: &Field) {
             if sent.value != seen.value {
                 assert!(ours && !refused(seen), "{sent:?} became {seen:?}");
             } else if ours && (1..=4096).contains(&encoded) {
-                assert!(huffman && encoded * 8 - sent.value.len() * 5 >= 8 * (sent.value.len() + 1), "{sent:?} was left");
+                assert!(
+                    huffman && encoded * 8 - sent.value.len() * 5 >= 8 * (sent.value.len() + 1),
+                    "{sent:?} was left"
+                );
             }
         }
     }

@@ -23,7 +23,14 @@ fuzz_target!(|input: &[u8]| {
 fn expected(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
     let digits = &text[..text.len() - unit.len_utf8()];
-    let nanoseconds = [('H', 3_600_000_000_000), ('M', 60_000_000_000), ('S', 1_000_000_000), ('m', 1_000_000), ('u', 1000), ('n', 1)];
+    let nanoseconds = [
+        ('H', 3_600_000_000_000),
+        ('M', 60_000_000_000),
+        ('S', 1_000_000_000),
+        ('m', 1_000_000),
+        ('u', 1000),
+        ('n', 1),
+    ];
     let (_, each) = nanoseconds.iter().find(|(known, _)| *known == unit)?;
     let good = (1..=8).contains(&digits.len()) && digits.chars().all(|digit| digit.is_ascii_digit());
     let count: u128 = if good { digits.parse().ok()? } else { return None };

@@ -18,6 +18,7 @@ fn read(bytes: &[u8]) {
     let again = decode(written.expose()).expect("what is written is read");
     assert_eq!(encode(&again), written);
     // Nothing that was there is lost: material is what counts.
-    let material = |bytes: &[u8]| bytes.len() - 8 - u64::from_be_bytes(*bytes.first_chunk().expect("a length")) as usize;
+    let material =
+        |bytes: &[u8]| bytes.len() - 8 - u64::from_be_bytes(*bytes.first_chunk().expect("a length")) as usize;
     assert_eq!(material(written.expose()), material(bytes), "material was dropped");
 }

@@ -56,7 +56,12 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(unwrapped(&other, context.as_ref()).err(), Some(Kind::InvalidCiphertext));
     let another = self::context(&mut parts);
     let same = pairs(context.as_ref()) == pairs(another.as_ref());
-    assert_eq!(unwrapped(&blob, another.as_ref()).is_ok(), same, "{:?}", (pairs(context.as_ref()), pairs(another.as_ref())));
+    assert_eq!(
+        unwrapped(&blob, another.as_ref()).is_ok(),
+        same,
+        "{:?}",
+        (pairs(context.as_ref()), pairs(another.as_ref()))
+    );
     assert!(unwrapped(rest, None).is_err());
 });
 

@@ -78,7 +78,9 @@ fn compare(written: &Value, read: &Value, key: &Key, findings: &mut Findings) {
             let both = written.iter().zip(read).enumerate();
             both.for_each(|(index, (value, read))| compare(value, read, &key.then(index), findings));
         }
-        (Value::Array(..), Value::Dict(..)) => findings.add(key, "is a list, not a table", "write its settings by name"),
+        (Value::Array(..), Value::Dict(..)) => {
+            findings.add(key, "is a list, not a table", "write its settings by name")
+        }
         _ => {}
     }
 }

@@ -151,7 +151,10 @@ mod tests {
         assert!(decode(&whole.expose()[..whole.len() - 1]).is_none(), "a byte of material is missing");
         assert!(decode(&[whole.expose(), &[0; KEY_BYTES]].concat()).is_none(), "a version too few is listed");
         assert!(decode(&twice(whole.expose(), |_| {})).is_none(), "a key is listed twice");
-        assert!(decode(&twice(whole.expose(), |key| key["id"] = "another".into())).is_none(), "a version is listed twice");
+        assert!(
+            decode(&twice(whole.expose(), |key| key["id"] = "another".into())).is_none(),
+            "a version is listed twice"
+        );
         keys.keys.clear();
         assert!(decode(encode(&keys).expose()).is_none(), "an alias of no key");
     }
