@@ -62,6 +62,23 @@ pub fn load(sources: &Sources) -> Result<(Config, Plan), Mistakes> {
     if findings.is_empty() { Ok((config, plan)) } else { Err(findings.mistakes()) }
 }
 
+/// Reads `text` as the content of `file`, and follows nothing that it refers to: no file, no variable, no address.
+///
+/// # Errors
+/// Every mistake that can be found by reading alone.
+pub fn understand(
+    file: &Path,
+    text: String,
+    environment: &Environment,
+    overrides: &[String],
+) -> Result<Config, Mistakes> {
+    let (config, findings) = reading::understand(key::Origin::new(file, text), environment, overrides);
+    match config {
+        Some(config) if findings.is_empty() => Ok(config),
+        _ => Err(findings.mistakes()),
+    }
+}
+
 /// Where the daemon of a configuration takes commands, if it does: `admin.address` alone, so that whoever only wants to
 /// ask a daemon need not be able to read its secrets.
 ///

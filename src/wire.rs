@@ -1,5 +1,6 @@
 //! Pure codecs, one per dialect: bytes in, words out, and back. No I/O, no clock, no state.
 
 pub mod aliyun;
-mod base64;
+pub mod base64;
+pub mod http2;
 pub mod kubernetes;

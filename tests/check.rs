@@ -460,6 +460,12 @@ const CASES: &[Case] = &[
         at: "capacty",
         says: "cache.capacty: unknown setting\n  remedy: did you mean `capacity`?",
     },
+    Case {
+        was: "{ actions = [\"Decrypt\"], keys = [\"key-1\"] }",
+        is: "[[\"Decrypt\"], [\"key-1\"]]",
+        at: "[[\"Decrypt\"]",
+        says: "caller[0].allow[0]: is a list, not a table\n  remedy: write its settings by name",
+    },
     Case { was: "[cache]", is: "[cach]", at: "cach]", says: "cach: unknown setting\n  remedy: did you mean `cache`?" },
     Case {
         was: "key_file = \"/etc/kmsproxy/tls/server.key\"",

@@ -82,6 +82,10 @@ impl Findings {
         self.found.iter().any(|(found, _)| found.within(key))
     }
 
+    pub(super) const fn count(&self) -> usize {
+        self.found.len()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

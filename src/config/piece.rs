@@ -2,6 +2,7 @@
 
 use figment::error::{Actual, Kind};
 use figment::value::{Dict, Value};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::key::Key;
@@ -13,7 +14,7 @@ use crate::config::nearest::nearest;
 ///
 /// `also` are settings that the caller took out of the table before.
 #[expect(clippy::wildcard_enum_match_arm, reason = "not our enum: the rest is a value that cannot be")]
-pub(super) fn read<T: DeserializeOwned>(
+pub(super) fn read<T: DeserializeOwned + Serialize>(
     mut value: Value,
     key: &Key,
     also: &[&'static str],
@@ -23,7 +24,7 @@ pub(super) fn read<T: DeserializeOwned>(
     let mut patched: Vec<Vec<String>> = Vec::new();
     for _ in 0..MISTAKES_MAX {
         let error = match T::deserialize(&value) {
-            Ok(read) => return whole.then_some(read),
+            Ok(read) => return (whole & !listed(&value, &read, key, findings)).then_some(read),
             Err(error) => error,
         };
         let mut path = error.path;
@@ -56,6 +57,32 @@ pub(super) fn read<T: DeserializeOwned>(
         }
     }
     None
+}
+
+/// Notes each list that was taken for a table: serde reads one out of the other, member by member in their order.
+fn listed(written: &Value, read: &impl Serialize, key: &Key, findings: &mut Findings) -> bool {
+    let before = findings.count();
+    if let Ok(read) = Value::serialize(read) {
+        compare(written, &read, key, findings);
+    }
+    findings.count() > before
+}
+
+fn compare(written: &Value, read: &Value, key: &Key, findings: &mut Findings) {
+    match (written, read) {
+        (Value::Dict(_, written), Value::Dict(_, read)) => {
+            let both = written.iter().filter_map(|(name, value)| Some((name, value, read.get(name)?)));
+            both.for_each(|(name, value, read)| compare(value, read, &key.then(name), findings));
+        }
+        (Value::Array(_, written), Value::Array(_, read)) => {
+            let both = written.iter().zip(read).enumerate();
+            both.for_each(|(index, (value, read))| compare(value, read, &key.then(index), findings));
+        }
+        (Value::Array(..), Value::Dict(..)) => {
+            findings.add(key, "is a list, not a table", "write its settings by name")
+        }
+        _ => {}
+    }
 }
 
 /// Notes that the setting `name` at `key` does not exist.

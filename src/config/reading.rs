@@ -29,7 +29,12 @@ pub(super) fn read(file: &Path, environment: &Environment, overrides: &[String])
             return (None, findings);
         }
     };
-    let mut findings = Findings::new(Origin::new(file, text));
+    understand(Origin::new(file, text), environment, overrides)
+}
+
+/// As [`read`], of a text that is at hand.
+pub(super) fn understand(text: Origin, environment: &Environment, overrides: &[String]) -> (Option<Config>, Findings) {
+    let mut findings = Findings::new(text);
     if !is_toml(&mut findings) {
         return (None, findings);
     }
@@ -78,6 +83,7 @@ fn layered(findings: &mut Findings, environment: &Environment, overrides: &[Stri
             return None;
         }
     };
+    let file = findings.origin().at(0);
     let mut figment = Figment::from(Serialized::defaults(written));
     for (path, value, place) in changes(findings, environment, overrides) {
         let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
@@ -89,7 +95,12 @@ fn layered(findings: &mut Findings, environment: &Environment, overrides: &[Stri
         figment = figment.merge((path, value));
         findings.change(Key::default().join(&steps), place);
     }
-    figment.extract().ok()
+    let joined = figment.extract().ok();
+    if joined.is_none() {
+        // Without figment's own words: they may quote a value.
+        findings.add_at(file, "cannot be joined with the environment and the command line", "compare their paths");
+    }
+    joined
 }
 
 /// What the environment and the command line set: dotted path, value, and where it was said.
@@ -98,10 +109,9 @@ fn changes(findings: &mut Findings, environment: &Environment, overrides: &[Stri
     for name in environment.names().filter(|name| name.starts_with(PREFIX)) {
         let Some(setting) = name.strip_prefix(PREFIX).filter(|setting| !is_ours(setting)) else { continue };
         let place = Place::Variable(name.to_owned());
+        let path = setting.to_ascii_lowercase().replace("__", ".");
         match environment.text(name) {
-            Some(value) if setting.contains("__") => {
-                changes.push((setting.to_ascii_lowercase().replace("__", "."), parsed(value), place));
-            }
+            Some(value) if is_path(&path) => changes.push((path, parsed(value), place)),
             Some(_) => findings.add_at(
                 place,
                 "names no setting: the parts of a path are joined by two underscores",
@@ -111,7 +121,7 @@ fn changes(findings: &mut Findings, environment: &Environment, overrides: &[Stri
         }
     }
     for change in overrides {
-        let Some((path, value)) = change.split_once('=').filter(|(path, _)| path.contains('.')) else {
+        let Some((path, value)) = change.split_once('=').filter(|(path, _)| is_path(path)) else {
             let place = Place::Flag(change.split('=').next().unwrap_or_default().to_owned());
             findings.add_at(place, "is not of the form SECTION.KEY=VALUE", "write it as --set cache.capacity=50000");
             continue;
@@ -119,6 +129,11 @@ fn changes(findings: &mut Findings, environment: &Environment, overrides: &[Stri
         changes.push((path.to_owned(), parsed(value), Place::Flag(path.to_owned())));
     }
     changes
+}
+
+/// Whether `path` names a section and a setting in it, or deeper: figment can do nothing with an empty step.
+fn is_path(path: &str) -> bool {
+    path.contains('.') && path.split('.').all(|step| !step.is_empty())
 }
 
 /// Variables with our prefix that are not settings: those of the command line, and those that Kubernetes gives to every
@@ -187,12 +202,15 @@ fn upstream(name: &str, value: Value, findings: &mut Findings) -> Option<Upstrea
     Some(Upstream { kms: kms?, lease: lease.unwrap_or_else(|| Some(Default::default()))? })
 }
 
-fn section<T: serde::de::DeserializeOwned + Default>(whole: &mut Dict, name: &str, findings: &mut Findings) -> T {
+fn section<T>(whole: &mut Dict, name: &str, findings: &mut Findings) -> T
+where
+    T: serde::de::DeserializeOwned + serde::Serialize + Default,
+{
     let value = whole.remove(name);
     value.and_then(|value| piece::read(value, &Key::of([name]), &[], findings)).unwrap_or_default()
 }
 
-fn pieces<T: serde::de::DeserializeOwned>(
+fn pieces<T: serde::de::DeserializeOwned + serde::Serialize>(
     name: &str,
     items: Vec<Value>,
     findings: &mut Findings,
@@ -233,3 +251,30 @@ const PREFIX: &str = "KMSPROXY_";
 const SECTIONS: [&str; 8] = ["upstream", "listener", "caller", "cache", "metrics", "memory", "admin", "audit"];
 const LISTS: [&str; 2] = ["listener", "caller"];
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of `setting` on the command line, or of `variable`, which are wrong.
+    fn told(overrides: &[&str], variables: &[&str]) -> Vec<String> {
+        let variables = variables.iter().map(|name| (name.into(), "9m".into()));
+        let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let origin = Origin::new(Path::new("k.toml"), String::new());
+        let (_, findings) = understand(origin, &Environment::of(variables), &overrides);
+        findings.mistakes().list().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_path_with_an_empty_step_is_told_wherever_it_is_written() {
+        let flag = "is not of the form SECTION.KEY=VALUE\n  remedy: write it as --set cache.capacity=50000";
+        for path in [".max_age", "cache.", ".", "cache..max_age"] {
+            assert_eq!(told(&[&format!("{path}=9m")], &[]), [format!("--set {path}: {flag}")]);
+        }
+        let variable = "names no setting: the parts of a path are joined by two underscores\n  remedy: write it as \
+                        KMSPROXY_CACHE__CAPACITY, or unset it";
+        for name in ["KMSPROXY___MAX_AGE", "KMSPROXY_CACHE__"] {
+            assert_eq!(told(&[], &[name]), [format!("environment variable {name}: {variable}")]);
+        }
+    }
+}

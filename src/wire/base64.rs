@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroize;
 
 /// Decodes `text` into a buffer of exactly the right size; `None` where it is not canonical base64.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;
     }
@@ -20,12 +21,13 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The length of the base64 of `bytes`.
-pub(super) const fn encoded_len(bytes: &[u8]) -> usize {
+#[must_use]
+pub const fn encoded_len(bytes: &[u8]) -> usize {
     bytes.len().div_ceil(3) * 4
 }
 
 /// Appends the base64 of `bytes`, encoding in place.
-pub(super) fn put(bytes: &[u8], out: &mut Vec<u8>) {
+pub fn put(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + encoded_len(bytes), 0);
     STANDARD.encode_slice(bytes, &mut out[start..]).expect("room was made for the encoded length");

@@ -3,10 +3,7 @@
 //! What a request waits for is polled beside the connection, so that an answer that is at hand goes out without a
 //! second task, and the answers of one turn in one write.
 
-mod authority;
 mod bell;
-#[cfg(test)]
-mod blocks;
 mod call;
 mod screen;
 
@@ -28,6 +25,7 @@ use self::call::call;
 use self::screen::Screen;
 use super::{Limits, Member, Opened, Order, Protocol, Stream, overdue};
 use crate::claim::Peer;
+use crate::wire::http2::FRAME_BYTES_MAX;
 
 /// HTTP/2, answered by a service.
 #[derive(Clone, Debug)]
@@ -194,8 +192,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const STREAMS_MAX: u32 = 128;
 /// Bytes of a request's header list, as RFC 9113 counts them. gRPC's are under 1 KiB. Over it, h2 answers 431.
 const HEADERS_MAX: u32 = 16 * 1024;
-/// Bytes of a frame's payload: the least that the RFC allows.
-const FRAME_MAX: u32 = 16 * 1024;
+/// Bytes of a frame's payload.
+const FRAME_MAX: u32 = FRAME_BYTES_MAX as u32;
 /// Bytes of the HPACK table: the RFC's default.
 const TABLE_MAX: u32 = 4096;
 /// Bytes of one body that may be under way: more than any message of a KMS provider but the largest v1 ciphertext.

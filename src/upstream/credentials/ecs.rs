@@ -11,6 +11,7 @@ use crate::upstream::credentials::{
     Config, Credentials, Environment, Fetch, Fetching, Lack, METADATA_TIMEOUT, Ways, given, is_true,
 };
 use crate::upstream::transport::Received;
+use crate::wire::aliyun::object;
 
 /// Metadata v2 (with a session token), and v1 where v2 is not offered and v1 not disabled.
 #[derive(Debug)]
@@ -104,19 +105,23 @@ impl Fetch for Ecs {
     }
 }
 
-fn granted(received: &Received, role: &str) -> Result<Credentials, Lack> {
+/// Reads what the metadata service answered with 200 for `role`.
+///
+/// # Errors
+/// [`Lack::Failed`] for everything but `"Code": "Success"` with whole credentials.
+pub fn granted(received: &Received, role: &str) -> Result<Credentials, Lack> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Outcome<'a> {
         #[serde(borrow)]
         code: Cow<'a, str>,
     }
-    let garbled = |_| Lack::failed("the metadata service answered 200 without credentials");
-    let outcome: Outcome<'_> = serde_json::from_slice(received.body.expose()).map_err(garbled)?;
+    let garbled = || Lack::failed("the metadata service answered 200 without credentials");
+    let outcome: Outcome<'_> = object::read(received.body.expose()).ok_or_else(garbled)?;
     if outcome.code != "Success" {
         return Err(Lack::failed("the metadata service has no credentials for the role now"));
     }
-    let grant: Grant<'_> = serde_json::from_slice(received.body.expose()).map_err(garbled)?;
+    let grant: Grant<'_> = object::read(received.body.expose()).ok_or_else(garbled)?;
     grant.taken(role.into())
 }
 

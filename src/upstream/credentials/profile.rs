@@ -73,14 +73,21 @@ impl Profile {
         let whole = file::read_private(&self.file, FILE_BYTES_MAX)?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
         let text = std::str::from_utf8(whole.expose()).map_err(|_| self.failed("is not UTF-8"))?;
-        let source = {
-            let (entries, current) = match self.form {
-                Form::Json => self.entries_of_json(text)?,
-                Form::Ini => self.entries_of_ini(text)?,
-            };
-            self.source(&entries, self.name.as_deref().unwrap_or(&current), PROFILE_DEPTH_MAX)?
-        };
+        let source = self.source_in(text)?;
         source.fetch().await
+    }
+
+    /// The source that the profile describes, if `text` is what the file holds.
+    ///
+    /// # Errors
+    /// [`Lack::Failed`] where it is not a file of its form, has no such profile, or one that kmsproxy does not know;
+    /// [`Lack::Absent`] where the profile lacks something.
+    pub fn source_in(&self, text: &str) -> Result<Box<dyn Fetch>, Lack> {
+        let (entries, current) = match self.form {
+            Form::Json => self.entries_of_json(text)?,
+            Form::Ini => self.entries_of_ini(text)?,
+        };
+        self.source(&entries, self.name.as_deref().unwrap_or(&current), PROFILE_DEPTH_MAX)
     }
 
     fn entries_of_json(&self, text: &str) -> Result<(Vec<Entry>, String), Lack> {

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::secret::Secret;
 use crate::upstream::credentials::{Config, Credentials, Environment, Lack, STS_TIMEOUT, Ways, given, is_true};
 use crate::upstream::transport::{Received, shared};
-use crate::wire::aliyun::signature;
+use crate::wire::aliyun::{object, signature};
 
 /// The role to be, however one proves the right to it.
 #[derive(Clone, Debug)]
@@ -132,20 +133,23 @@ impl Sts {
 }
 
 /// Reads one answer of STS.
-fn granted(received: &Received, role_arn: &str) -> Result<Credentials, Lack> {
+///
+/// # Errors
+/// [`Lack::Failed`] for everything but a 200 with whole credentials.
+pub fn granted(received: &Received, role_arn: &str) -> Result<Credentials, Lack> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Granted<'a> {
         #[serde(borrow)]
-        credentials: Grant<'a>,
+        credentials: &'a RawValue,
     }
     if received.status.as_u16() != 200 {
         let code = refusal_code(received.body.expose());
         return Err(Lack::failed(format!("STS answered {} {code}", received.status.as_u16())));
     }
-    let granted: Granted<'_> = serde_json::from_slice(received.body.expose())
-        .map_err(|_| Lack::failed("STS answered 200 without credentials"))?;
-    granted.credentials.taken(Arc::from(role_arn))
+    let granted: Option<Granted<'_>> = object::read(received.body.expose());
+    let grant = granted.and_then(|granted| object::read::<Grant<'_>>(granted.credentials.get().as_bytes()));
+    grant.ok_or_else(|| Lack::failed("STS answered 200 without credentials"))?.taken(Arc::from(role_arn))
 }
 
 /// Temporary credentials as STS, the metadata service and credential URIs write them.
@@ -190,8 +194,7 @@ fn refusal_code(body: &[u8]) -> String {
         code: Cow<'a, str>,
     }
     let plain = |code: &str| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
-    serde_json::from_slice::<Refusal<'_>>(body)
-        .ok()
+    object::read::<Refusal<'_>>(body)
         .filter(|refusal| plain(&refusal.code))
         .map_or_else(|| "without a code".into(), |refusal| refusal.code.into_owned())
 }
@@ -241,3 +244,22 @@ const VERSION: &str = "2015-04-01";
 const SESSION_SECONDS: u32 = 3600;
 const SESSION_SECONDS_MIN: u32 = 900;
 const SESSION_SECONDS_MAX: u32 = 43_200;
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_out_of_an_object_and_not_out_of_a_list() {
+        let answered = |body: &str| {
+            let (headers, body) = (HeaderMap::new(), Secret::copied(body.as_bytes()));
+            granted(&Received { status: StatusCode::OK, headers, body }, "acs:ram::1:role/r").map(|got| got.id)
+        };
+        assert_eq!(answered(r#"{"Credentials":{"AccessKeyId":"i","AccessKeySecret":"s"}}"#), Ok("i".to_owned()));
+        for listed in [r#"{"Credentials":["i","s",null,null]}"#, r#"[{"AccessKeyId":"i","AccessKeySecret":"s"}]"#] {
+            assert_eq!(answered(listed), Err(Lack::failed("STS answered 200 without credentials")), "{listed}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ use crate::upstream::credentials::sts::Grant;
 use crate::upstream::credentials::{
     Config, Credentials, Environment, Fetch, Fetching, Lack, METADATA_TIMEOUT, Ways, given,
 };
+use crate::upstream::transport::Received;
+use crate::wire::aliyun::object;
 
 /// `GET` of one address. Whose credentials come back it does not say: the principal is the fixed word
 /// `credentials-uri`, so the endpoint must not hand out now one identity and now another.
@@ -36,13 +38,21 @@ impl Uri {
         let sent = self.ways.machine.send(Method::GET, &self.address, HeaderMap::new(), Bytes::new(), METADATA_TIMEOUT);
         let received =
             sent.await.map_err(|fault| Lack::failed(format!("the credentials URI is {}", fault.kind().label())))?;
-        if received.status != StatusCode::OK {
-            return Err(Lack::failed(format!("the credentials URI answered {}", received.status.as_u16())));
-        }
-        let grant: Grant<'_> = serde_json::from_slice(received.body.expose())
-            .map_err(|_| Lack::failed("the credentials URI answered 200 without credentials"))?;
-        grant.taken("credentials-uri".into())
+        granted(&received)
     }
+}
+
+/// Reads what the endpoint answered.
+///
+/// # Errors
+/// [`Lack::Failed`] for everything but a 200 with whole credentials.
+pub fn granted(received: &Received) -> Result<Credentials, Lack> {
+    if received.status != StatusCode::OK {
+        return Err(Lack::failed(format!("the credentials URI answered {}", received.status.as_u16())));
+    }
+    let grant: Option<Grant<'_>> = object::read(received.body.expose());
+    let grant = grant.ok_or_else(|| Lack::failed("the credentials URI answered 200 without credentials"))?;
+    grant.taken("credentials-uri".into())
 }
 
 impl std::fmt::Debug for Uri {

@@ -11,7 +11,7 @@ use crate::upstream::local::key::{self, Key, Life, NewKey, Version};
 
 /// Everything this KMS knows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keyring {
+pub struct Keyring {
     pub(super) keys: BTreeMap<KeyId, Arc<Key>>,
     pub(super) aliases: BTreeMap<String, KeyId>,
     /// Versions whose keys are destroyed: their ciphertexts are answered with "key not found", not with "invalid".

@@ -15,7 +15,8 @@ use crate::upstream::local::key::{ID_BYTES, Key, Life, Origin, ProtectionLevel, 
 use crate::upstream::local::keyring::Keyring;
 
 /// Writes `keys` down, in one buffer of the right size.
-pub(super) fn encode(keys: &Keyring) -> Secret {
+#[must_use]
+pub fn encode(keys: &Keyring) -> Secret {
     let json = serde_json::to_vec(&Saved::from(keys)).expect("strings, numbers and dates always have a JSON form");
     let versions = || keys.keys.values().flat_map(|key| &key.versions);
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + json.len() + KEY_BYTES * versions().count());
@@ -28,13 +29,16 @@ pub(super) fn encode(keys: &Keyring) -> Secret {
 }
 
 /// Reads what [`encode`] wrote; `None` where it is anything else, or contradicts itself.
-pub(super) fn decode(bytes: &[u8]) -> Option<Keyring> {
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Keyring> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     let (json, material) = rest.split_at_checked(usize::try_from(u64::from_be_bytes(*length)).ok()?)?;
     let saved: Saved = serde_json::from_slice(json).ok()?;
     let (material, odd) = material.as_chunks::<KEY_BYTES>();
-    let listed: usize = saved.keys.iter().map(|key| key.versions.len()).sum();
-    if !odd.is_empty() || material.len() != listed {
+    let versions = || saved.keys.iter().flat_map(|key| &key.versions).map(|version| &version.id);
+    let distinct = versions().collect::<BTreeSet<_>>().len() == versions().count()
+        && saved.keys.iter().map(|key| &key.id).collect::<BTreeSet<_>>().len() == saved.keys.len();
+    if !odd.is_empty() || material.len() != versions().count() || !distinct {
         return None;
     }
     let mut material = material.iter();
@@ -146,8 +150,24 @@ mod tests {
         assert!(decode(whole.expose()).is_some());
         assert!(decode(&whole.expose()[..whole.len() - 1]).is_none(), "a byte of material is missing");
         assert!(decode(&[whole.expose(), &[0; KEY_BYTES]].concat()).is_none(), "a version too few is listed");
+        assert!(decode(&twice(whole.expose(), |_| {})).is_none(), "a key is listed twice");
+        assert!(
+            decode(&twice(whole.expose(), |key| key["id"] = "another".into())).is_none(),
+            "a version is listed twice"
+        );
         keys.keys.clear();
         assert!(decode(encode(&keys).expose()).is_none(), "an alias of no key");
+    }
+
+    /// `whole` with its one key listed a second time, altered.
+    fn twice(whole: &[u8], alter: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let (json, material) = whole[LENGTH_BYTES..].split_at(whole.len() - LENGTH_BYTES - KEY_BYTES);
+        let mut document: serde_json::Value = serde_json::from_slice(json).unwrap();
+        let mut again = document["keys"][0].clone();
+        alter(&mut again);
+        document["keys"].as_array_mut().unwrap().push(again);
+        let json = serde_json::to_vec(&document).unwrap();
+        [&(json.len() as u64).to_be_bytes()[..], &json, material, material].concat()
     }
 
     #[test]

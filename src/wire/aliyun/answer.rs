@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use http::StatusCode;
 use http::header::HeaderMap;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::refusal;
+use super::{object, refusal};
 use crate::fault::{Fault, Kind};
 use crate::kms::{
     Action, Answer, Ciphertext, DataKey, Decrypted, Document, Encrypted, KeyId, KeyState, KeyVersion, Reply, RequestId,
@@ -58,25 +59,25 @@ pub fn decode(action: Action, status: StatusCode, headers: &HeaderMap, body: &[u
 fn read(action: Action, body: &[u8]) -> Option<Answer> {
     match action {
         Action::Decrypt => {
-            let read: ReadDecrypted<'_> = serde_json::from_slice(body).ok()?;
+            let read: ReadDecrypted<'_> = object::read(body)?;
             let (key, version) = key(&read.key_id, &read.key_version_id)?;
             let plaintext = read.plaintext.secret()?;
             answer(&read.request_id, Reply::Decrypted(Decrypted { plaintext, key, version }))
         }
         Action::Encrypt => {
-            let read: ReadEncrypted<'_> = serde_json::from_slice(body).ok()?;
+            let read: ReadEncrypted<'_> = object::read(body)?;
             let (key, version) = key(&read.key_id, &read.key_version_id)?;
             let ciphertext = ciphertext(&read.ciphertext_blob)?;
             answer(&read.request_id, Reply::Encrypted(Encrypted { ciphertext, key, version }))
         }
         Action::GenerateDataKey => {
-            let read: ReadDataKey<'_> = serde_json::from_slice(body).ok()?;
+            let read: ReadDataKey<'_> = object::read(body)?;
             let (key, version) = key(&read.key_id, &read.key_version_id)?;
             let (ciphertext, plaintext) = (ciphertext(&read.ciphertext_blob)?, Some(read.plaintext.secret()?));
             answer(&read.request_id, Reply::DataKey(DataKey { plaintext, ciphertext, key, version }))
         }
         Action::GenerateDataKeyWithoutPlaintext => {
-            let read: ReadEncrypted<'_> = serde_json::from_slice(body).ok()?;
+            let read: ReadEncrypted<'_> = object::read(body)?;
             let (key, version) = key(&read.key_id, &read.key_version_id)?;
             let ciphertext = ciphertext(&read.ciphertext_blob)?;
             answer(&read.request_id, Reply::DataKey(DataKey { plaintext: None, ciphertext, key, version }))
@@ -90,23 +91,26 @@ fn read(action: Action, body: &[u8]) -> Option<Answer> {
 }
 
 fn document(subject: &str, body: &[u8]) -> Option<Answer> {
-    let mut members: Map<String, Value> = serde_json::from_slice(body).ok()?;
-    let request_id = members.remove("RequestId")?;
-    let fields = members.get(subject)?.as_object()?;
-    let described = if subject == "KeyMetadata" { Some(described(fields)?) } else { None };
-    answer(request_id.as_str()?, Reply::Document(Document { members, described }))
+    // Read twice: of two equal members a map keeps the last, and what we act on must not be a matter of order.
+    let ReadDocument { request_id, key_metadata } = object::read(body)?;
+    let mut members: Map<String, Value> = object::read(body)?;
+    members.remove("RequestId");
+    members.get(subject)?.as_object()?;
+    let described = if subject == "KeyMetadata" { Some(described(key_metadata?)?) } else { None };
+    answer(&request_id, Reply::Document(Document { members, described }))
 }
 
-fn described(metadata: &Map<String, Value>) -> Option<(KeyId, KeyState)> {
-    let text = |name: &str| metadata.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let state = match text("KeyState")? {
+fn described(metadata: &RawValue) -> Option<(KeyId, KeyState)> {
+    let ReadMetadata { key_id, key_state } = object::read(metadata.get().as_bytes())?;
+    let state = match &*key_state {
+        "" => return None,
         "Enabled" => KeyState::Enabled,
         "Disabled" => KeyState::Disabled,
         "PendingDeletion" => KeyState::PendingDeletion,
         "PendingImport" => KeyState::PendingImport,
         _ => KeyState::Unavailable,
     };
-    Some((KeyId::new(text("KeyId")?), state))
+    (!key_id.is_empty()).then(|| (KeyId::new(&key_id), state))
 }
 
 fn key(id: &str, version: &str) -> Option<(KeyId, KeyVersion)> {
@@ -160,6 +164,25 @@ struct ReadDataKey<'b> {
     key_version_id: Cow<'b, str>,
     #[serde(borrow)]
     request_id: Cow<'b, str>,
+}
+
+/// What we act on in the answer to a read.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadDocument<'b> {
+    #[serde(borrow)]
+    request_id: Cow<'b, str>,
+    #[serde(borrow)]
+    key_metadata: Option<&'b RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadMetadata<'b> {
+    #[serde(borrow)]
+    key_id: Cow<'b, str>,
+    #[serde(borrow)]
+    key_state: Cow<'b, str>,
 }
 
 /// The base64 of a plaintext, as it lies in the body; a copy only where the JSON escapes it, and then a wiped one.
@@ -267,6 +290,7 @@ mod tests {
             "{}".to_owned(),
             SAMPLE[..SAMPLE.len() - 1].to_owned(),
             format!("{SAMPLE}{SAMPLE}"),
+            r#"["dGVzdA==","202b9877","2ab1a983","207596a2"]"#.to_owned(),
             swapped("\"KeyId\":\"202b9877\",", ""),
             swapped("202b9877", ""),
             swapped("207596a2", ""),
@@ -310,7 +334,11 @@ mod tests {
             members.remove("RequestId");
             assert_eq!(document, Document { members, described: Some((KeyId::new("k"), state)) });
         }
-        assert_eq!(decoded(Action::DescribeKey, &body.replace("KeyState", "State")), Err(Kind::Garbled));
+        let twice = body.replace("\"KeyState\"", "\"KeyState\":\"Disabled\",\"KeyState\"");
+        let listed = r#"{"KeyMetadata":["k","Enabled"],"RequestId":"r"}"#.to_owned();
+        for garbled in [body.replace("KeyState", "State"), twice, listed] {
+            assert_eq!(decoded(Action::DescribeKey, &garbled), Err(Kind::Garbled), "{garbled}");
+        }
     }
 
     fn replies() -> impl Strategy<Value = (Action, Reply)> {

@@ -13,7 +13,7 @@ use crate::kms::{Context, ContextForm};
 /// # Errors
 /// [`Kind::InvalidParameter`] where it is longer than 8192 characters, is not an object of strings, or has a name
 /// twice.
-pub(super) fn parse(text: &str) -> Result<Context, Fault> {
+pub fn parse(text: &str) -> Result<Context, Fault> {
     if text.len() > CHARACTERS_MAX && text.chars().count() > CHARACTERS_MAX {
         return Err(invalid());
     }
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Context, Fault> {
 ///
 /// # Errors
 /// As [`parse`]; the length is that of the JSON that the pairs make.
-pub(super) fn flattened(mut pairs: Vec<(Box<str>, Box<str>)>) -> Result<Context, Fault> {
+pub fn flattened(mut pairs: Vec<(Box<str>, Box<str>)>) -> Result<Context, Fault> {
     pairs.sort_unstable();
     let mut text = Vec::new();
     let written = serde_json::Serializer::new(&mut text).collect_map(pairs.iter().map(|(name, value)| (name, value)));

@@ -7,7 +7,7 @@ use hmac::digest::Update;
 use zeroize::Zeroize;
 
 /// Where a canonical form goes: a digest, a buffer, or a count.
-pub(super) trait Sink {
+pub trait Sink {
     /// Takes the next bytes.
     fn put(&mut self, bytes: &[u8]);
 }
@@ -69,14 +69,16 @@ impl<D: Update> Sink for Batch<D> {
 
 /// How often a text is encoded: V1 signs a query that is encoded once more as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layer {
+pub enum Layer {
+    /// As it stands in a query.
     Once,
+    /// As it stands in V1's string to sign.
     Twice,
 }
 
 /// A text in one of the two shapes in which signers and verifiers hold it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Text<'t> {
+pub enum Text<'t> {
     /// As meant.
     Plain(&'t str),
     /// As it came in a query or form, already checked by [`check`].
@@ -85,7 +87,7 @@ pub(super) enum Text<'t> {
 
 impl Text<'_> {
     /// Puts the canonical spelling.
-    pub(super) fn put(self, layer: Layer, sink: &mut impl Sink) {
+    pub fn put(self, layer: Layer, sink: &mut impl Sink) {
         match self {
             Text::Plain(text) => escape(text.as_bytes(), layer, sink),
             Text::Form(raw) => respell(raw.as_bytes(), layer, sink),
@@ -94,7 +96,7 @@ impl Text<'_> {
 }
 
 /// Puts the canonical spelling of `text`.
-pub(super) fn escape(mut text: &[u8], layer: Layer, sink: &mut impl Sink) {
+pub fn escape(mut text: &[u8], layer: Layer, sink: &mut impl Sink) {
     loop {
         let (run, rest) = text.split_at(run(text));
         sink.put(run);
@@ -145,7 +147,8 @@ fn put_byte(byte: u8, layer: Layer, sink: &mut impl Sink) {
 }
 
 /// Whether every escape in `raw` is whole and what it means is UTF-8.
-pub(super) fn check(raw: &str) -> bool {
+#[must_use]
+pub fn check(raw: &str) -> bool {
     let mut ascii = true;
     for at in memchr::memchr_iter(b'%', raw.as_bytes()) {
         match escaped(&raw.as_bytes()[at..]) {
@@ -157,7 +160,8 @@ pub(super) fn check(raw: &str) -> bool {
 }
 
 /// What `raw` means; borrowed where it means itself. `None` where [`check`] would say no.
-pub(super) fn unescape(raw: &str) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn unescape(raw: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr2(b'%', b'+', raw.as_bytes()).is_none() {
         return Some(Cow::Borrowed(raw));
     }

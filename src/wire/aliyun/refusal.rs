@@ -9,6 +9,7 @@ use http::header::{HeaderMap, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
 use super::authorization::single;
+use super::object;
 use crate::fault::{Fault, Kind, Verbatim};
 use crate::kms::{Action, RequestId};
 
@@ -173,7 +174,7 @@ fn cut(name: &str) -> &str {
 /// The code decides. The status counts only for codes that the table does not know.
 #[must_use]
 pub fn decode(action: Action, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Fault {
-    let Ok(said) = serde_json::from_slice::<Said>(body) else { return Fault::kms(Kind::Garbled) };
+    let Some(said) = object::read::<Said>(body) else { return Fault::kms(Kind::Garbled) };
     if said.code.is_empty() || said.request_id.is_empty() {
         return Fault::kms(Kind::Garbled);
     }
@@ -494,10 +495,12 @@ mod tests {
             "",
             "<html>403 Forbidden</html>",
             "[]",
+            r#"["Rejected.Disabled","m","r",null,null]"#,
             r#"{"Code":"Rejected.Disabled","Message":"m"}"#,
             r#"{"Code":"Rejected.Disabled","Message":"m","RequestId":""}"#,
             r#"{"Message":"m","RequestId":"r"}"#,
             r#"{"Code":7,"Message":"m","RequestId":"r"}"#,
+            r#"{"Code":"Rejected.Disabled","Code":"Rejected.Disabled","Message":"m","RequestId":"r"}"#,
             r#"{"Code":"Rejected.Disabled","Message":"m","RequestId":"r""#,
         ];
         for body in bodies {

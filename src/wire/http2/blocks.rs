@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use super::authority::huffman;
 
 /// Which of the forms to take: a stream of choices, from proptest.
-pub(super) struct Choices<'a>(pub(super) &'a [u8], pub(super) usize);
+pub(crate) struct Choices<'a>(pub(crate) &'a [u8], pub(crate) usize);
 
 impl Choices<'_> {
-    pub(super) fn next(&mut self, of: u8) -> u8 {
+    pub(crate) fn next(&mut self, of: u8) -> u8 {
         let choice = self.0.get(self.1 % self.0.len().max(1)).map_or(0, |choice| choice % of);
         self.1 += 1;
         choice
@@ -17,13 +17,13 @@ impl Choices<'_> {
 
 /// A client's side of HPACK.
 #[derive(Default)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     table: VecDeque<(String, String)>,
 }
 
 impl Encoder {
     /// Writes fields; each in a form by choice.
-    pub(super) fn block(&mut self, fields: &[(&str, &str)], choices: &mut Choices<'_>) -> Vec<u8> {
+    pub(crate) fn block(&mut self, fields: &[(&str, &str)], choices: &mut Choices<'_>) -> Vec<u8> {
         let mut block = Vec::new();
         for (name, value) in fields {
             self.field(name, value, choices, &mut block);
@@ -58,13 +58,13 @@ impl Encoder {
     }
 }
 
-pub(super) fn string(text: &[u8], raw: bool, block: &mut Vec<u8>) {
+pub(crate) fn string(text: &[u8], raw: bool, block: &mut Vec<u8>) {
     let coded = if raw { text.to_vec() } else { huffman(text) };
     integer(if raw { 0 } else { 0x80 }, 7, coded.len(), block);
     block.extend(coded);
 }
 
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

@@ -12,7 +12,7 @@ use http::uri::Authority;
 /// Mends every `:authority` in a header block that is written out and that h2 would refuse, in place; if what follows
 /// is not HPACK, those before it. Left alone: a value over [`VALUE_MAX`], an empty one, and one whose name is taken from
 /// the dynamic table, which no encoder does while the static table has it.
-pub(super) fn mend(block: &mut [u8]) {
+pub fn mend(block: &mut [u8]) {
     let mut at = 0;
     while let Some(value) = next(block, &mut at) {
         if let Some(Value { huffman, start }) = value {
@@ -178,7 +178,7 @@ const LONG_BITS: usize = 13;
 
 /// The opposite of [`decoded`].
 #[cfg(test)]
-pub(super) fn huffman(text: &[u8]) -> Vec<u8> {
+pub(crate) fn huffman(text: &[u8]) -> Vec<u8> {
     let code = |octet: u8| {
         let (mut code, mut last) = (0_u64, 0);
         for &next in &IN_ORDER {
