@@ -1,0 +1,56 @@
+//! What was measured, as people read it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::trial::{Trial, lease};
+
+/// The trials of one case.
+pub(crate) struct Figures {
+    name: &'static str,
+    trials: Vec<Trial>,
+}
+
+impl Figures {
+    pub(crate) const fn new(name: &'static str, trials: Vec<Trial>) -> Self {
+        Self { name, trials }
+    }
+
+    pub(crate) fn violations(&self) -> usize {
+        self.trials.iter().map(|trial| trial.violations).sum()
+    }
+
+    fn print(&self) {
+        let ends: [(&str, fn(&Trial) -> Duration); 2] =
+            [("answered", |trial| trial.since_answered), ("told", |trial| trial.since_told)];
+        for (from, span) in ends {
+            let mut spans: Vec<Duration> = self.trials.iter().map(span).collect();
+            spans.sort_unstable();
+            let at = |share: f64| spans[((spans.len() - 1) as f64 * share) as usize].as_secs_f64();
+            println!(
+                "| {} | {from} | {} | {:.3} | {:.3} | {:.3} | {} | {} |",
+                self.name,
+                spans.len(),
+                at(0.50),
+                at(0.99),
+                at(1.0),
+                lease().as_secs(),
+                self.violations(),
+            );
+        }
+    }
+}
+
+pub(crate) fn print(all: &[Figures]) {
+    println!(
+        "\n| the last, after the KMS was told or had answered | from | trials | p50 s | p99 s | max s | promised s | violations |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    all.iter().for_each(Figures::print);
+    println!();
+    for figures in all {
+        let mut ends = BTreeMap::new();
+        figures.trials.iter().for_each(|trial| *ends.entry(trial.ended_by.as_str()).or_insert(0) += 1);
+        println!("{}: after the last came {ends:?}", figures.name);
+    }
+}
