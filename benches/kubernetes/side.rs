@@ -15,13 +15,15 @@ pub(crate) fn by_side(rounds: usize, span: Duration) {
     let dir = tempfile::tempdir().unwrap();
     // A real one is on another machine: this one has what processor time the others leave.
     let (_kms, kms) = process::embedded("emulator", dir.path(), "19");
-    let loud_key = process::steer(&kms, "POST", "/keys", r#"{"alias":"alias/loud"}"#);
-    let _daemon = process::serve(dir.path(), &config(&kms, text(&loud_key, "key_id"), dir.path()));
+    let made = |alias| process::steer(&kms, "POST", "/keys", &format!(r#"{{"alias":"{alias}"}}"#));
+    let [loud_key, banned_key] = ["alias/loud", "alias/banned"].map(made);
+    let keys = [&loud_key, &banned_key].map(|key| text(key, "key_id"));
+    let _daemon = process::serve(dir.path(), &config(&kms, keys, dir.path()));
     let target = |name| {
         let socket = dir.path().join(format!("{name}.sock"));
         Target { name, deks: Deks::encrypt(&socket, DEKS), socket }
     };
-    let (calm, loud) = (target("calm"), target("loud"));
+    let (calm, loud, banned) = (target("calm"), target("loud"), target("banned"));
     process::steer(&kms, "PUT", "/behaviour", r#"{"latency":"20ms"}"#);
     let mut floods = Table::new("flooded", "alone");
     let mut refusals = Table::new("refused", "alone");
@@ -31,11 +33,10 @@ pub(crate) fn by_side(rounds: usize, span: Duration) {
         let told = beside(&loud, Flood::Writes, || measure(&mut floods, "flooded", &calm, span));
         println!("  the flood: {} calls answered, {} refused", told.0, told.1);
         measure(&mut refusals, "alone", &calm, span);
-        let key = text(&loud_key, "key_id");
-        process::steer(&kms, "POST", &format!("/keys/{key}/disable"), "");
-        let told = beside(&loud, Flood::Reads, || measure(&mut refusals, "refused", &calm, span));
+        process::steer(&kms, "POST", &format!("/keys/{}/disable", keys[1]), "");
+        let told = beside(&banned, Flood::Reads, || measure(&mut refusals, "refused", &calm, span));
         println!("  under the refused key: {} calls answered, {} refused", told.0, told.1);
-        process::steer(&kms, "POST", &format!("/keys/{key}/enable"), "");
+        process::steer(&kms, "POST", &format!("/keys/{}/enable", keys[1]), "");
     }
     println!("\nanother provider floods the KMS with Encrypts, 256 at a time:");
     floods.print();
@@ -64,7 +65,7 @@ fn beside(loud: &Target, flood: Flood, measure: impl FnOnce()) -> (u64, u64) {
     })
 }
 
-fn config(kms: &Value, loud_key: &str, dir: &Path) -> String {
+fn config(kms: &Value, keys: [&str; 2], dir: &Path) -> String {
     let listener = |name: &str, alias: &str, key: &str| {
         format!(
             r#"
@@ -89,13 +90,14 @@ kind = "aliyun"
 endpoint = "https://{address}"
 ca_file = "{ca}"
 credentials = {{ source = "file", id = "{id}", secret_file = "{secret}" }}
-{calm}{loud}"#,
+{calm}{loud}{banned}"#,
         address = text(kms, "address"),
         ca = text(kms, "ca_file"),
         id = text(kms, "access_key_id"),
         secret = text(kms, "secret_file"),
         calm = listener("calm", "alias/kmsproxy-dev", text(kms, "key_id")),
-        loud = listener("loud", "alias/loud", loud_key),
+        loud = listener("loud", "alias/loud", keys[0]),
+        banned = listener("banned", "alias/banned", keys[1]),
     )
 }
 
