@@ -35,12 +35,14 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     machine::print();
     let scene = Scene::new();
+    println!("{}", figures::HEAD);
     let cases = [trial::with_traffic, trial::without_traffic, trial::under_silence];
     let figures = cases.map(|case| {
-        println!("{:3.0} s: the load is {}", begun.elapsed().as_secs_f64(), machine::load());
-        case(&scene)
+        eprintln!("{:3.0} s: the load is {}", begun.elapsed().as_secs_f64(), machine::load());
+        let figures = case(&scene);
+        figures.print();
+        figures
     });
-    figures::print(&figures);
     println!("\n{:.0} s in all, load {}", begun.elapsed().as_secs_f64(), machine::load());
     let clean = figures.iter().all(|figures| figures.violations() == 0);
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }

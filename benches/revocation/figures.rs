@@ -20,9 +20,10 @@ impl Figures {
         self.trials.iter().map(|trial| trial.violations).sum()
     }
 
-    fn print(&self) {
+    /// Rows of the table, and on standard error what was answered after the last.
+    pub(crate) fn print(&self) {
         let ends: [(&str, fn(&Trial) -> Duration); 2] =
-            [("answered", |trial| trial.since_answered), ("told", |trial| trial.since_told)];
+            [("answered", |trial| trial.since_answered), ("been told", |trial| trial.since_told)];
         for (from, span) in ends {
             let mut spans: Vec<Duration> = self.trials.iter().map(span).collect();
             spans.sort_unstable();
@@ -38,19 +39,13 @@ impl Figures {
                 self.violations(),
             );
         }
+        let mut ends = BTreeMap::new();
+        self.trials.iter().for_each(|trial| *ends.entry(trial.ended_by.as_str()).or_insert(0) += 1);
+        eprintln!("after the last came {ends:?}");
     }
 }
 
-pub(crate) fn print(all: &[Figures]) {
-    println!(
-        "\n| the last, after the KMS was told or had answered | from | trials | p50 s | p99 s | max s | promised s | violations |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
-    all.iter().for_each(Figures::print);
-    println!();
-    for figures in all {
-        let mut ends = BTreeMap::new();
-        figures.trials.iter().for_each(|trial| *ends.entry(trial.ended_by.as_str()).or_insert(0) += 1);
-        println!("{}: after the last came {ends:?}", figures.name);
-    }
-}
+/// Of the table that [`Figures::print`] prints rows of.
+pub(crate) const HEAD: &str = "\
+| what | since the KMS had | trials | p50 s | p99 s | max s | promised s | violations |
+|---|---|---|---|---|---|---|---|";

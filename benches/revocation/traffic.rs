@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use crate::dek::{Dek, Line, Seen};
 use crate::scene::Scene;
@@ -26,6 +26,8 @@ pub(crate) fn run(scene: &Scene, begun: Instant, stop: &AtomicBool) -> Vec<Vec<S
 }
 
 async fn caller(socket: &Path, dek: &Dek, from: Instant, stop: &AtomicBool) -> Vec<Seen> {
+    // Not before: a connection on which nothing is asked for long is closed.
+    sleep_until(from.into()).await;
     let mut line = Line::open(socket).await;
     let mut ticks = interval_at(from.into(), PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
