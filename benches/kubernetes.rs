@@ -19,8 +19,9 @@ mod echo;
 mod line;
 #[path = "kubernetes/load.rs"]
 mod load;
-#[path = "kubernetes/process.rs"]
 mod process;
+#[path = "kubernetes/server.rs"]
+mod server;
 #[path = "kubernetes/side.rs"]
 mod side;
 #[path = "kubernetes/table.rs"]
@@ -32,7 +33,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use load::{Ask, Deks, Target};
-use process::Server;
+use server::Server;
 use table::Table;
 
 /// As in the binary: the echo is to pay for its frees what the daemon pays.
@@ -57,7 +58,7 @@ fn main() {
         return side::by_side(rounds, span);
     }
     let dir = tempfile::tempdir().unwrap();
-    compare(process::dev(dir.path()), process::echo(dir.path()), rounds, deks, span);
+    compare(server::dev(dir.path()), server::echo(dir.path()), rounds, deks, span);
 }
 
 fn compare(provider: Server, echo: Server, rounds: usize, deks: usize, span: Duration) {
