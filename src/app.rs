@@ -23,7 +23,7 @@ use crate::config::{Address, CallerPlan, FacePlan, Kms, ListenerPlan, Plan, Upst
 use crate::engine::{Direct, Engine, Parts};
 use crate::guard;
 use crate::ledger::Ledger;
-use crate::listener::{BindError, Listener};
+use crate::listener::{self, BindError, Listener};
 use crate::metrics;
 use crate::policy::{Grant, Policy};
 use crate::serve::{Hosts, Limits, aliyun, kubernetes};
@@ -204,9 +204,10 @@ impl House {
         inherited: &mut Inherited,
     ) -> Result<(), Error> {
         let mut listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
-        if let Answering::Cached(engine) = &*respond {
-            listener = listener.recycled_by(engine.ledger().wipes());
-        }
+        listener = match &*respond {
+            Answering::Cached(engine) => listener.recycled_by(engine.ledger().wipes()),
+            Answering::Straight(_) => listener.with_limits(listener::Limits::of(plan.config.face).of_a_kms()),
+        };
         let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
         let clock = Arc::clone(&self.clock);
         let face = match (plan.face, &*respond) {

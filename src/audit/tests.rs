@@ -36,7 +36,15 @@ fn terms(destination: Destination, required: bool) -> Terms {
 }
 
 fn at(path: &Path) -> Arc<Audit> {
-    Audit::open(terms(Destination::File(path.to_owned()), true), Arc::new(System), Meters::none()).unwrap()
+    // The writer of one that was dropped lets go of the file when it has written what there was.
+    for _ in 0..400 {
+        let opened = Audit::open(terms(Destination::File(path.to_owned()), true), Arc::new(System), Meters::none());
+        match opened {
+            Err(busy) if busy.kind() == io::ErrorKind::ResourceBusy => thread::sleep(Duration::from_millis(5)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the file stays locked")
 }
 
 fn verified(paths: &[&Path]) -> Report {

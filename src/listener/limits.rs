@@ -36,6 +36,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// For a KMS of trials, whose clients keep connections as they do to a real one: none is let go of before it is idle.
+    /// (Where both ends did so after a second, a client's next question would meet the end of its connection.)
+    #[must_use]
+    pub const fn of_a_kms(self) -> Self {
+        Self { rest: self.idle, ..self }
+    }
+
     /// The defaults for `face`.
     #[must_use]
     pub fn of(face: FaceName) -> Self {

@@ -87,7 +87,15 @@ impl Client {
         }
         let request = signed(&self.target, action, parameters);
         let asked = self.target.page.as_ref().map(|page| page.asks(action, parameters));
-        let outcome = self.send(request).await;
+        let outcome = match self.try_send(request).await {
+            Ok(outcome) => outcome,
+            // It closed just then, and has not answered: as on a connection that has rested.
+            Err(error) if error.is_canceled() || error.is_incomplete_message() || error.is_closed() => {
+                *self = self.target.connect().await;
+                self.send(signed(&self.target, action, parameters)).await
+            }
+            Err(error) => panic!("{error}"),
+        };
         if let Some(asked) = asked {
             asked.is_told(&outcome);
         }

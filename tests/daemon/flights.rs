@@ -136,7 +136,7 @@ pub(super) async fn ask(path: Arc<Path>, blob: Arc<str>, heard: Arc<AtomicUsize>
     outcome
 }
 
-pub(super) fn request(blob: &str) -> String {
+fn request(blob: &str) -> String {
     let blob = percent_encoding::utf8_percent_encode(blob, percent_encoding::NON_ALPHANUMERIC);
     format!(
         "GET /?Action=Decrypt&Version=2016-01-20&Format=JSON&CiphertextBlob={blob} HTTP/1.1\r\n\

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::flights::{ask, request};
+use super::flights::ask;
 use super::scene::{MACHINE, Scene, Setting};
 
 #[tokio::test]
@@ -45,8 +45,8 @@ async fn drain(upstream: &'static str) -> Drained {
     let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
     // A key that lives by its probes alone, and the cold ones of another.
     let idle = scene.new_key().await;
-    let warm = request(&scene.ciphertexts(&idle, 1).await[0]);
-    assert_eq!(ask(Arc::clone(&path), warm.into(), Arc::default(), None).await.0, 200);
+    let warm = scene.ciphertexts(&idle, 1).await[0].as_str().into();
+    assert_eq!(ask(Arc::clone(&path), warm, Arc::default(), None).await.0, 200);
     let cold = Arc::new(scene.ciphertexts(&scene.key(), deks).await);
     scene.behave(&json!({ "latency": "20ms", "quota": GRANTED })).await;
     sleep(Duration::from_secs(1)).await;
@@ -60,7 +60,7 @@ async fn drain(upstream: &'static str) -> Drained {
         workers.spawn(async move {
             while let Some(blob) = cold.get(next.fetch_add(1, Ordering::Relaxed)) {
                 loop {
-                    let (status, body) = ask(Arc::clone(&path), request(blob).into(), Arc::default(), None).await;
+                    let (status, body) = ask(Arc::clone(&path), blob.as_str().into(), Arc::default(), None).await;
                     if status == 200 {
                         break;
                     }

@@ -63,6 +63,10 @@ async fn stand_still(
     let traffic = Traffic::start(&scene.tls, &blobs);
     traffic.flows().await;
     scene.proxy.signal("-STOP");
+    // The signal has been sent; each thread stops when it next comes by.
+    while !stands_still(scene.proxy.id()) {
+        sleep(Duration::from_millis(1)).await;
+    }
     let stopped = Instant::now();
     meanwhile().await;
     let mut late = JoinSet::new();
@@ -86,6 +90,15 @@ async fn stand_still(
         late.len()
     );
     (history, late, stopped)
+}
+
+/// Whether every thread of a process is stopped.
+fn stands_still(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    })
 }
 
 /// Plaintexts for what was sent after the stop. An answer that was decided before and only had to be written is out of

@@ -37,7 +37,9 @@ async fn f10_a_key_that_is_disabled_again_and_again_stops_each_time_and_comes_ba
     for (disabled, enabling, enabled) in turns {
         stops.push(history.last_plaintext(disabled, enabling));
         starts.push(history.first_plaintext(enabled));
-        let refused = history.outcomes(disabled + *stops.last().unwrap(), enabling - SLACK / 4);
+        let mut refused = history.outcomes(disabled + *stops.last().unwrap(), enabling - SLACK / 4);
+        // A refusal closes the connections that may have carried the key's DEKs; a request may meet that.
+        refused.remove(&(0, "broken".to_owned()));
         assert_eq!(refused.keys().collect::<Vec<_>>(), [&(409, "Rejected.Disabled".to_owned())], "{refused:?}");
     }
     stops.sort();

@@ -139,7 +139,8 @@ fn provoke_as_apiserver(stage: &Stage) -> String {
         for _ in 0..2 {
             let stored = [client.encrypt_v1(DEK.as_bytes()).await, client.encrypt_v2(DEK.as_bytes()).await];
             for stored in stored {
-                let opened = client.decrypt(&stored.expect("a good answer")).await;
+                let opened =
+                    client.decrypt(&stored.unwrap_or_else(|| panic!("a good answer, not {}", client.heard))).await;
                 assert_eq!(opened.as_deref(), Some(DEK.as_bytes()));
             }
         }

@@ -16,7 +16,7 @@ use kmsproxy::kms::{
 };
 use kmsproxy::lease;
 use kmsproxy::ledger::Ledger;
-use kmsproxy::listener::Listener;
+use kmsproxy::listener::{self, Listener};
 use kmsproxy::policy::{Grant, Policy, Rule};
 use kmsproxy::secret::Secret;
 use kmsproxy::serve::{Hosts, Limits, aliyun as face};
@@ -122,6 +122,7 @@ impl World {
         };
         let faces: Vec<_> = (0..ACCESS_KEYS).map(behind).collect();
         let listener = Listener::over("kms", Box::new(Port::bind(KMS_PORT).await?), Some(tls()));
+        let listener = listener.with_limits(listener::Limits::default().of_a_kms());
         let ring = Arc::clone(&self.ring);
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&faces[ring.accepted.load(Ordering::Relaxed)]);
