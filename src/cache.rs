@@ -13,7 +13,7 @@ use sha2::Sha256;
 use crate::auth::CallerName;
 use crate::chance;
 use crate::clock::Moment;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, REMEMBERED_MAX};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion};
 use crate::lease::{Asked, Epoch};
 use crate::ledger::{Dek, Kept, Ledger, Scope};
@@ -76,7 +76,7 @@ impl Cache {
         let share = (config.capacity / count as u64).max(1);
         let parts = (0..count).map(|_| part(share)).collect();
         let shares = distinct.into_iter().enumerate().map(|(part, share)| (share, part)).collect();
-        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_AGE_MAX).build();
+        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
         Ok(Self { parts, shares, failures, keyed, max_age: config.max_age })
     }
 
@@ -164,10 +164,9 @@ impl Cache {
         (now < until).then_some(fault)
     }
 
-    /// Remembers a failure for as long as its kind deserves; most deserve a moment, so that those who just missed a
-    /// flight need not launch another.
+    /// Remembers a failure for as long as its kind deserves.
     pub fn remember(&self, fingerprint: Fingerprint, fault: &Fault, now: Moment) {
-        if let Some(span) = remembered_for(fault.kind()) {
+        if let Some(span) = fault.consequence().remembered {
             self.failures.insert(fingerprint, (fault.clone(), now + span));
         }
     }
@@ -277,50 +276,10 @@ fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
     }
 }
 
-const fn remembered_for(kind: &Kind) -> Option<Duration> {
-    match kind {
-        Kind::InvalidCiphertext | Kind::InvalidParameter(_) => Some(Duration::from_secs(5)),
-        Kind::KeyDisabled
-        | Kind::KeyNotFound
-        | Kind::KeyPendingDeletion
-        | Kind::KeyPendingImport
-        | Kind::KeyUnavailable
-        | Kind::KeyVersionNotFound
-        | Kind::NoPermission
-        | Kind::Other
-        | Kind::Unsupported => Some(Duration::from_secs(1)),
-        Kind::Throttled(Some(after)) => {
-            Some(if after.as_millis() < FAILURE_AGE_MAX.as_millis() { *after } else { FAILURE_AGE_MAX })
-        }
-        Kind::Credentials
-        | Kind::Garbled
-        | Kind::KmsFailure
-        | Kind::Throttled(None)
-        | Kind::TimedOut
-        | Kind::Unreachable => Some(Duration::from_millis(250)),
-        Kind::AliasNotFound
-        | Kind::BadSignature(_)
-        | Kind::DryRun
-        | Kind::Forbidden
-        | Kind::Internal
-        | Kind::Lapsed
-        | Kind::Malformed(_)
-        | Kind::MissingParameter(_)
-        | Kind::NonceUsed
-        | Kind::Overloaded
-        | Kind::StaleTimestamp
-        | Kind::TooLarge
-        | Kind::Unauthenticated
-        | Kind::UnknownAccessKey
-        | Kind::UnknownAction => None,
-    }
-}
-
 /// Refreshes are spread over this part of an entry's age.
 const REFRESH_FROM: f64 = 0.5;
 const REFRESH_SPREAD: f64 = 0.4;
 const FAILURES_MAX: u64 = 10_000;
-const FAILURE_AGE_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

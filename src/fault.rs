@@ -1,4 +1,4 @@
-//! The one error of the request path: what went wrong, whose fault it is, and whether asking again may help.
+//! The one error of the request path: what went wrong, whose fault it is, and what follows from that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use crate::kms::RequestId;
 
+mod consequence;
+
+pub use consequence::{About, Consequence, Effect, Evidence, REMEMBERED_MAX, Retry};
+
 /// What went wrong, in no dialect. Each dialect maps every kind to its own words, and its words to these, in one
 /// exhaustive table each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// The KMS refuses the account as a whole: a debt, a service not bought, risk control.
+    AccountRefused,
     /// The alias names no key.
     AliasNotFound,
     /// The signature is wrong. Carries what we signed, for the caller alone, where its dialect shows it.
@@ -155,10 +161,10 @@ impl Fault {
         self.verbatim.as_deref()
     }
 
-    /// Whether the same request, sent to the KMS again a little later, may succeed.
+    /// What follows from it.
     #[must_use]
-    pub const fn retryable(&self) -> bool {
-        matches!(self.kind, Kind::KmsFailure | Kind::Throttled(_) | Kind::Unreachable)
+    pub const fn consequence(&self) -> Consequence {
+        Consequence::of(self)
     }
 }
 
@@ -180,6 +186,7 @@ impl Kind {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
+            Self::AccountRefused => "account_refused",
             Self::AliasNotFound => "alias_not_found",
             Self::BadSignature(_) => "bad_signature",
             Self::Credentials => "credentials",

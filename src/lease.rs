@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::fault::{Fault, Kind, Origin};
+use crate::fault::Fault;
 
 mod closings;
 
@@ -74,6 +74,7 @@ pub struct Lease {
     barrier: Epoch,
     until: Moment,
     silent: bool,
+    doubted: bool,
     tried: Moment,
 }
 
@@ -98,7 +99,8 @@ impl Lease {
     /// A lease that nobody has consented to. Questions sent before `barrier` will not count.
     #[must_use]
     pub const fn unknown(barrier: Epoch) -> Self {
-        Self { state: State::Unknown, epoch: barrier, barrier, until: Moment::BOOT, silent: false, tried: Moment::BOOT }
+        let (state, until, tried) = (State::Unknown, Moment::BOOT, Moment::BOOT);
+        Self { state, epoch: barrier, barrier, until, silent: false, doubted: false, tried }
     }
 
     /// The epoch that entries kept now belong to. It changes with every refusal, and what was kept before is lost.
@@ -124,6 +126,7 @@ impl Lease {
         self.state = State::Valid;
         self.until = self.until.max(asked.sent + terms.duration);
         self.silent = false;
+        self.doubted = false;
         Ok(())
     }
 
@@ -174,9 +177,18 @@ impl Lease {
         self.silent = false;
     }
 
-    /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count.
+    /// Something may have closed the lease, or may be nothing to it: what is in force goes on until `until` at the latest,
+    /// grace or no grace, unless the KMS consents to what was asked after `next`. What was asked before counts for nothing.
+    pub fn doubt(&mut self, next: Epoch, until: Moment) {
+        self.barrier = self.barrier.max(next);
+        self.until = self.until.min(until);
+        self.silent = false;
+        self.doubted = true;
+    }
+
+    /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count, unless it is in doubt.
     pub const fn silence(&mut self) {
-        self.silent = true;
+        self.silent = !self.doubted;
     }
 
     /// What the lease is worth at `now`.
@@ -220,73 +232,13 @@ impl Lease {
     }
 }
 
-/// What an error of the KMS says about leases. One table for all dialects, by [`Kind`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Our credentials are in doubt: suspend everything that was allowed to them.
-    IdentityDoubted,
-    /// This key refuses this identity. Where it is not known which key, the identity is in doubt.
-    IdentityRefused,
-    /// The key refuses everyone.
-    KeyRefused,
-    /// Nothing: the request itself was at fault, or the fault is ours.
-    Nothing,
-    /// An answer that we do not understand: suspend the scope.
-    ScopeDoubted,
-    /// The KMS could not be asked.
-    Silence,
-}
-
-impl Evidence {
-    /// Reads `fault`. Only what comes from the KMS says anything.
-    #[must_use]
-    pub const fn of(fault: &Fault) -> Self {
-        if !matches!(fault.origin(), Origin::Kms) {
-            return Self::Nothing;
-        }
-        match fault.kind() {
-            Kind::KeyDisabled
-            | Kind::KeyNotFound
-            | Kind::KeyPendingDeletion
-            | Kind::KeyPendingImport
-            | Kind::KeyUnavailable => Self::KeyRefused,
-            Kind::NoPermission => Self::IdentityRefused,
-            Kind::Credentials => Self::IdentityDoubted,
-            Kind::Garbled
-            | Kind::KmsFailure
-            | Kind::Lapsed
-            // Our clock or our nonces displease it: it has not said anything of the key.
-            | Kind::NonceUsed
-            | Kind::StaleTimestamp
-            | Kind::Throttled(_)
-            | Kind::TimedOut
-            | Kind::Unreachable => Self::Silence,
-            // The answer to a dry run is not weighed against any scope; to a real question it makes no sense.
-            Kind::DryRun | Kind::Forbidden | Kind::KeyVersionNotFound | Kind::Other | Kind::Unsupported => {
-                Self::ScopeDoubted
-            }
-            Kind::AliasNotFound
-            | Kind::BadSignature(_)
-            | Kind::Internal
-            | Kind::InvalidCiphertext
-            | Kind::InvalidParameter(_)
-            | Kind::Malformed(_)
-            | Kind::MissingParameter(_)
-            | Kind::Overloaded
-            | Kind::TooLarge
-            | Kind::Unauthenticated
-            | Kind::UnknownAccessKey
-            | Kind::UnknownAction => Self::Nothing,
-        }
-    }
-}
-
 /// While a key is refused, at most one question a second goes up for it.
 const TRIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::Kind;
 
     const TERMS: Terms = Terms {
         duration: Duration::from_secs(30),
@@ -386,12 +338,38 @@ mod tests {
         assert_eq!(lease.standing(at(2), &TERMS), Standing::Unknown);
         assert!(!lease.serves(Epoch(1), at(2), &TERMS));
     }
+    #[test]
+    fn a_doubt_leaves_what_is_in_force_until_its_term_and_no_grace() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 0), &TERMS).unwrap();
+        lease.doubt(Epoch(1), at(12));
+        lease.silence();
+        assert!(lease.serves(Epoch(0), at(11), &TERMS));
+        assert_eq!(lease.standing(at(12), &TERMS), Standing::Lapsed, "silence brings no grace");
+        assert!(!lease.serves(Epoch(0), at(12), &TERMS));
+    }
 
     #[test]
-    fn only_the_kms_gives_evidence() {
-        assert_eq!(Evidence::of(&disabled()), Evidence::KeyRefused);
-        assert_eq!(Evidence::of(&Fault::proxy(Kind::KeyDisabled)), Evidence::Nothing);
-        assert_eq!(Evidence::of(&Fault::kms(Kind::Garbled)), Evidence::Silence);
-        assert_eq!(Evidence::of(&Fault::kms(Kind::InvalidCiphertext)), Evidence::Nothing);
+    fn a_doubt_is_lifted_only_by_what_was_asked_after_it() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 0), &TERMS).unwrap();
+        lease.doubt(Epoch(1), at(12));
+        assert_eq!(lease.consent(asked(0, 9), &TERMS), Err(Stale::Suspended));
+        assert_eq!(lease.until(), at(12));
+        lease.consent(asked(1, 11), &TERMS).unwrap();
+        assert!(lease.serves(Epoch(0), at(40), &TERMS), "what was kept before is served again");
+        lease.silence();
+        assert_eq!(lease.standing(at(42), &TERMS), Standing::ServingByGrace);
+    }
+
+    #[test]
+    fn a_doubt_lengthens_nothing_and_opens_nothing() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 0), &TERMS).unwrap();
+        lease.doubt(Epoch(1), at(50));
+        assert_eq!(lease.until(), at(30));
+        lease.refuse(disabled(), Epoch(2));
+        lease.doubt(Epoch(3), at(50));
+        assert_eq!(lease.standing(at(1), &TERMS), Standing::Refused(disabled()));
     }
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::clock::{Clock, Moment};
-use crate::fault::{Fault, Kind};
+use crate::fault::{About, Effect, Evidence, Fault, Kind};
 use crate::guard;
 use crate::kms::{Context, KeyId, KeyName};
-use crate::lease::{Asked, Closings, Epoch, Evidence, Stale, Standing, Terms};
+use crate::lease::{Asked, Closings, Epoch, Stale, Standing, Terms};
 use crate::sync::{Mutex, PoisonError, RwLock};
 
 mod scope;
@@ -145,28 +145,41 @@ impl Ledger {
 
     /// Takes an error for what it says about leases. `scope` is the one that was asked about, where that is known.
     pub fn weigh(&self, fault: &Fault, scope: Option<&Scope>) {
-        match (Evidence::of(fault), scope) {
-            (Evidence::Nothing, _) | (Evidence::Silence | Evidence::ScopeDoubted, None) => {}
-            (Evidence::Silence, Some(scope)) => scope.silence(self.clock.now()),
-            (Evidence::ScopeDoubted, Some(scope)) => scope.suspend(self.close()),
-            (Evidence::KeyRefused, Some(scope)) => self.refuse(scope.key(), fault),
-            // Some key is refused and the answer does not say which: ask about all of ours at once.
-            (Evidence::KeyRefused, None) => self.hurry(),
-            (Evidence::IdentityRefused, Some(scope)) => scope.refuse(fault, self.close()),
-            (Evidence::IdentityRefused, None) => self.doubt(),
-            (Evidence::IdentityDoubted, _) => self.doubt_all(),
-        }
+        let about = if scope.is_some() { About::Scope } else { About::Stranger };
+        self.draw(fault, about, scope, scope.map(Scope::key));
     }
 
-    /// The KMS refused a key that a request named.
+    /// As [`Ledger::weigh`], where a request named its key.
     pub fn weigh_named(&self, fault: &Fault, name: &KeyName) {
-        match Evidence::of(fault) {
-            // What an alias means may have changed, and an ARN may be of another account: the probes will tell.
-            Evidence::KeyRefused if !name.is_id() => self.hurry(),
-            Evidence::KeyRefused => self.refuse(&KeyId::new(name.as_str()), fault),
-            Evidence::IdentityDoubted => self.doubt_all(),
-            // A right to Encrypt that is missing says nothing of the right to Decrypt.
-            Evidence::IdentityRefused | Evidence::Nothing | Evidence::ScopeDoubted | Evidence::Silence => {}
+        let about = if name.is_id() { About::Id } else { About::Name };
+        self.draw(fault, about, None, Some(&KeyId::new(name.as_str())));
+    }
+
+    /// As [`Ledger::weigh`], where a request was about no key.
+    pub fn weigh_listing(&self, fault: &Fault) {
+        self.draw(fault, About::List, None, None);
+    }
+
+    /// Draws the consequences; the table says which.
+    fn draw(&self, fault: &Fault, about: About, scope: Option<&Scope>, key: Option<&KeyId>) {
+        match (Effect::of(Evidence::of(fault), about), scope, key) {
+            (Effect::DoubtAll, ..) => self.doubt(),
+            (Effect::ProbeAll, ..) => self.hurry(),
+            (Effect::RefuseKey, _, Some(key)) => self.refuse(key, fault),
+            (Effect::RefuseScope, Some(scope), _) => scope.refuse(fault, self.close()),
+            (Effect::RefuseScopeProbeAll, Some(scope), _) => {
+                scope.refuse(fault, self.close());
+                self.hurry();
+            }
+            (Effect::Silence, Some(scope), _) => scope.silence(self.clock.now()),
+            (Effect::SuspendAll, ..) => self.suspend_serving(),
+            (Effect::SuspendScope, Some(scope), _) => scope.suspend(self.close()),
+            (Effect::Nothing, ..) => {}
+            // Not in the table: nothing is closed that was not asked about.
+            (Effect::RefuseKey, _, None)
+            | (Effect::RefuseScope | Effect::RefuseScopeProbeAll | Effect::Silence | Effect::SuspendScope, None, _) => {
+                self.suspend_serving();
+            }
         }
     }
 
@@ -184,17 +197,18 @@ impl Ledger {
 
     /// Suspends every lease: something is wrong that is larger than one key.
     pub fn suspend_all(&self, why: &'static str) {
-        self.close_all(why, Scope::suspend);
+        warn!(upstream = &*self.upstream, why, "all leases suspended until the KMS consents again");
+        self.close_all(Scope::suspend);
     }
 
     /// As [`Ledger::suspend_all`], and what was kept is lost: it was allowed to somebody else than we are now.
     pub fn forget_all(&self, why: &'static str) {
-        self.close_all(why, Scope::forget);
+        warn!(upstream = &*self.upstream, why, "all leases ended, and what was kept under them is lost");
+        self.close_all(Scope::forget);
     }
 
-    fn close_all(&self, why: &'static str, close: fn(&Scope, Epoch)) {
+    fn close_all(&self, close: impl Fn(&Scope, Epoch)) {
         let next = self.closings(Closings::close_all);
-        warn!(upstream = &*self.upstream, why, "all leases suspended until the KMS consents again");
         for scope in self.all() {
             close(&scope, next);
         }
@@ -237,15 +251,27 @@ impl Ledger {
         }
     }
 
-    /// One ciphertext was denied to us, and it may be a stranger's: at most once a probe interval.
+    /// One ciphertext was denied to us, and it may be a stranger's, or a sign that all is denied: at most once a probe
+    /// interval, no lease outlives [`Ledger::notice`] that is not renewed by a question asked from now on.
     fn doubt(&self) {
         if self.once_per(&self.doubted, self.terms.probe) {
-            self.suspend_all("the KMS denied us a ciphertext of a key that we do not know");
+            let until = self.clock.now() + self.notice();
+            info!(
+                upstream = &*self.upstream,
+                "the KMS denied us a ciphertext of a key that we do not know: all keys are probed"
+            );
+            self.close_all(|scope, next| scope.doubt(next, until));
         }
     }
 
+    /// How long what was consented to before a doubt is still served: as long as a probe that is not answered waits
+    /// before it is repeated.
+    fn notice(&self) -> Duration {
+        self.terms.probe / 5
+    }
+
     /// Our credentials were refused. Nothing is gained by closing what is closed.
-    fn doubt_all(&self) {
+    fn suspend_serving(&self) {
         let now = self.clock.now();
         let serving = |scope: &Arc<Scope>| matches!(scope.standing(now), Standing::Serving | Standing::ServingByGrace);
         if self.all().iter().any(serving) {

@@ -4,6 +4,7 @@ mod address;
 mod connection;
 mod crowd;
 mod face;
+mod limits;
 mod ownership;
 mod patience;
 mod provider;
@@ -29,6 +30,7 @@ pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
 use self::crowd::{Crowd, Order};
 pub use self::face::FaceName;
+pub use self::limits::Limits;
 use self::ownership::Ownership;
 use self::patience::Patience;
 pub use self::provider::Provider;
@@ -124,47 +126,6 @@ impl Config {
     }
 }
 
-/// How long a connection may take for what, and for how long it may be at all. The defaults are tuned for clients on
-/// the same machine; longer ones let hostile peers hold their places longer.
-///
-/// HTTP/2 connections that are idle or old are told by GOAWAY: a call that was under way is still answered, and then a
-/// second remains to close. Frames that are no calls (pings, settings) neither keep a connection nor count as half a
-/// head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From `accept` to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From the first byte of a request's head (of the first request: from the handshake) to its last. In HTTP/2 while
-    /// no call is in flight: of any frame, and of the client's preface.
-    pub head: Duration,
-    /// From the head of a request to the service's answer. The service has its own, shorter deadline; this one holds
-    /// where it fails. In HTTP/2, where it resets the stream alone, to the last of the answer that the client's window
-    /// has room for.
-    pub request: Duration,
-    /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
-    pub idle: Duration,
-    /// For which a client may refuse to take any byte of what is written to it.
-    pub stall: Duration,
-    /// After which an answer closes its connection (HTTP/2: GOAWAY, at once), so that its buffers are wiped.
-    pub age: Duration,
-    /// For requests in flight when the listener shuts down.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(5),
-            head: Duration::from_secs(5),
-            request: Duration::from_secs(120),
-            idle: Duration::from_secs(60),
-            stall: Duration::from_secs(5),
-            age: Duration::from_secs(600),
-            drain: Duration::from_secs(15),
-        }
-    }
-}
-
 /// A bound socket, not yet served: connections wait in its queue.
 #[derive(Debug)]
 pub struct Listener {
@@ -206,7 +167,7 @@ impl Listener {
         }
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
-        Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::default() })
+        Ok(Self { name, bound, tls, max_connections: config.max_connections, limits: Limits::of(config.face) })
     }
 
     /// With other limits than the default ones.

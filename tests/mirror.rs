@@ -198,7 +198,9 @@ fn table(kind: &Kind, action: Action) -> (u16, &'static str, Kind) {
         Kind::BadSignature(None) => (400, "IncompleteSignature", Kind::Credentials),
         Kind::BadSignature(Some(_)) => (400, "SignatureDoesNotMatch", Kind::Credentials),
         Kind::DryRun => (400, "DryRunOperationError", Kind::DryRun),
-        Kind::Forbidden | Kind::NoPermission => (403, "Forbidden.NoPermission", Kind::NoPermission),
+        Kind::AccountRefused | Kind::Forbidden | Kind::NoPermission => {
+            (403, "Forbidden.NoPermission", Kind::NoPermission)
+        }
         Kind::InvalidCiphertext => (400, "InvalidParameter", invalid("CiphertextBlob")),
         Kind::InvalidParameter(name) => (400, "InvalidParameter", invalid(name)),
         Kind::KeyDisabled => (409, "Rejected.Disabled", Kind::KeyDisabled),
@@ -235,6 +237,7 @@ fn unnamed(action: Action) -> Kind {
 
 fn kinds() -> Vec<Kind> {
     vec![
+        Kind::AccountRefused,
         Kind::AliasNotFound,
         Kind::BadSignature(None),
         Kind::BadSignature(Some("POST&%2F&what we signed".to_owned())),
@@ -327,10 +330,10 @@ const KMS_CODES: [(&str, Kind); 39] = [
     ("Forbidden.KeyVersionNotFound", Kind::KeyVersionNotFound),
     ("Forbidden.AliasNotFound", Kind::AliasNotFound),
     ("Forbidden.NoPermission", Kind::NoPermission),
-    ("Forbidden.InDebt", Kind::NoPermission),
-    ("Forbidden.InDebtOverdue", Kind::NoPermission),
-    ("Forbidden.KmsServiceNotEnabled", Kind::NoPermission),
-    ("Forbidden.ProhibitedByRiskControl", Kind::NoPermission),
+    ("Forbidden.InDebt", Kind::AccountRefused),
+    ("Forbidden.InDebtOverdue", Kind::AccountRefused),
+    ("Forbidden.KmsServiceNotEnabled", Kind::AccountRefused),
+    ("Forbidden.ProhibitedByRiskControl", Kind::AccountRefused),
     ("InvalidAccessKeyId.NotFound", Kind::Credentials),
     ("InvalidAccessKeyId.Inactive", Kind::Credentials),
     ("Forbidden.AccessKey", Kind::Credentials),

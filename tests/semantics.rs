@@ -526,7 +526,66 @@ async fn entries_are_asked_about_again_before_they_are_too_old() {
 }
 
 #[tokio::test]
-async fn a_denial_for_an_unknown_ciphertext_suspends_at_most_once_a_probe_interval() {
+async fn garbage_that_the_kms_denies_costs_the_others_no_hit_while_it_answers_probes() {
+    let world = world();
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    for _ in 0..10 {
+        world.clock.advance(Duration::from_secs(10));
+        let gate = world.kms.hold();
+        gate.add_permits(1);
+        world.kms.say_once(Kms::says(Kind::NoPermission, 403, "Forbidden.NoPermission"));
+        assert_eq!(world.ask("b", decrypt(b"garbage")).await, Err(Kind::NoPermission));
+        world.turn().await;
+        let calls = world.kms.calls();
+        assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")), "while the probe is under way");
+        assert_eq!(world.kms.calls(), calls, "and that was a hit");
+        gate.add_permits(10);
+        world.kms.release();
+        world.turn().await;
+    }
+}
+
+#[tokio::test]
+async fn after_a_denial_for_an_unknown_ciphertext_a_kms_that_falls_silent_is_believed_for_two_seconds() {
+    let grace = Duration::from_secs(600);
+    let world = world_with(Terms { outage_grace: grace, ..Terms::default() }, cache::Config::default());
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    world.kms.say_once(Kms::says(Kind::NoPermission, 403, "Forbidden.NoPermission"));
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.ask("a", decrypt(b"foreign")).await, Err(Kind::NoPermission));
+    world.kms.silence(Some(Kind::Unreachable));
+    world.turn().await;
+    world.clock.advance(Duration::from_millis(1999));
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")));
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Err(Kind::Unreachable), "no grace either");
+}
+
+#[tokio::test]
+async fn promise_04_what_was_asked_before_a_doubt_does_not_lift_it() {
+    let world = Arc::new(world());
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    let gate = world.kms.hold();
+    let early = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.ask("a", decrypt(b"2")).await })
+    };
+    world.kms.asked(2).await;
+    world.kms.release();
+    world.kms.say_once(Kms::says(Kind::NoPermission, 403, "Forbidden.NoPermission"));
+    assert_eq!(world.ask("a", decrypt(b"foreign")).await, Err(Kind::NoPermission));
+    let calls = world.kms.calls();
+    world.kms.silence(Some(Kind::Unreachable));
+    gate.add_permits(1);
+    assert_eq!(early.await.unwrap(), Err(Kind::Unreachable), "asked once more");
+    assert_eq!(world.kms.calls(), calls + 1);
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Err(Kind::Unreachable));
+}
+
+#[tokio::test]
+async fn a_denial_for_an_unknown_ciphertext_is_a_doubt_at_most_once_a_probe_interval() {
     let world = world();
     world.ask("a", decrypt(b"1")).await.unwrap();
     world.kms.say_once(Kms::says(Kind::NoPermission, 403, "Forbidden.NoPermission"));

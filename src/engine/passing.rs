@@ -2,9 +2,9 @@
 
 use super::{Engine, Primary};
 use crate::clock::Deadline;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Evidence, Fault, Kind};
 use crate::kms::{Answer, Call, Encrypted, KeyName, KeyState};
-use crate::lease::{Asked, Evidence, Standing};
+use crate::lease::{Asked, Standing};
 use crate::policy::{Held, Permit};
 
 impl Engine {
@@ -15,9 +15,12 @@ impl Engine {
         }
         let asked = self.parts.ledger.ask();
         let left = deadline.min(self.remote_deadline());
-        let held = self.ask(&permit, &call, left).await.inspect_err(|fault| match call.key() {
-            Some(key) => self.parts.ledger.weigh_named(fault, key),
-            None => self.parts.ledger.weigh(fault, None),
+        let held = self.ask(&permit, &call, left).await.inspect_err(|fault| match (call.key(), &call) {
+            (Some(key), _) => self.parts.ledger.weigh_named(fault, key),
+            (None, Call::Read(_)) => self.parts.ledger.weigh_listing(fault),
+            (None, Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_)) => {
+                self.parts.ledger.weigh(fault, None);
+            }
         })?;
         if let (Some(name), Some(key)) = (call.key(), held.key()) {
             self.parts.ledger.learn(name, key);

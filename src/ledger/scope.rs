@@ -196,6 +196,10 @@ impl Scope {
         info!(upstream = &*self.upstream, key = %self.name.key, "lease suspended");
     }
 
+    pub(super) fn doubt(&self, next: Epoch, until: Moment) {
+        self.write().lease.doubt(next, until);
+    }
+
     /// The KMS did not answer; it is asked again soon, so that two lost probes do not cost a healthy lease.
     pub(super) fn silence(&self, now: Moment) {
         let mut inner = self.write();

@@ -24,7 +24,7 @@ use crate::metrics::{self, Requests};
 use crate::secret::Secret;
 use crate::wire::kubernetes::key_id::{self, PublicKeyId};
 use crate::wire::kubernetes::refusal::{Refusal, Subject, grpc_message};
-use crate::wire::kubernetes::{self as wire, answer, ciphertext, timeout as deadline};
+use crate::wire::kubernetes::{self as wire, ack_kms_plugin, answer, ciphertext, timeout as deadline};
 
 /// One listener's face. Shared by all its connections; holds nothing of a call once that is answered.
 pub struct Face<P> {
@@ -109,9 +109,9 @@ impl<P: Provide> Face<P> {
                 self.decrypt(caller, key, ciphertext, deadline).await
             }
             wire::Request::DecryptV2 { ciphertext, uid: _, key_id, annotations } => {
-                let key = self.recognise(&key_id, &annotations)?;
-                seen.key = Some(key.clone());
-                let opened = self.decrypt(caller, Some(key), Ciphertext::new(ciphertext), deadline).await;
+                let (key, ciphertext) = self.recognise(&key_id, &annotations, ciphertext)?;
+                seen.key.clone_from(&key);
+                let opened = self.decrypt(caller, key, ciphertext, deadline).await;
                 opened.map_err(|fault| self.foreign_key(fault, seen.key.as_ref()))
             }
         }
@@ -148,10 +148,24 @@ impl<P: Provide> Face<P> {
         PublicKeyId::of(key, version, &self.provider.key_id_suffix)
     }
 
-    /// The key behind a `key_id`, if it is one that a provider of this configuration gives out. Asks nobody.
-    fn recognise(&self, key_id: &str, annotations: &BTreeMap<String, Vec<u8>>) -> Result<KeyName, Fault> {
+    /// The key behind a `key_id`, if it is one that a provider of this configuration gives out, or that `ack-kms-plugin`
+    /// gave out for a key by its id or for this listener's; and what it made. Asks nobody.
+    fn recognise(
+        &self,
+        key_id: &str,
+        annotations: &BTreeMap<String, Vec<u8>>,
+        stored: Vec<u8>,
+    ) -> Result<(Option<KeyName>, Ciphertext), Fault> {
         if let Ok((key, _)) = key_id::read(key_id, annotations) {
-            return Ok(KeyName::new(key.as_str()));
+            return Ok((Some(KeyName::new(key.as_str())), Ciphertext::new(stored)));
+        }
+        if ack_kms_plugin::annotated(annotations) {
+            let name = KeyName::new(key_id);
+            let is_id = name.is_id();
+            if is_id || name == self.provider.key {
+                // An alias does not say which key it meant then; the answer will, and policy judges by that.
+                return Ok((Some(name).filter(|_| is_id), ack_kms_plugin::decode(&stored)?));
+            }
         }
         let mut past = self.provide.past().into_iter();
         if past.any(|primary| self.key_id(&primary.key, &primary.version).as_str() == key_id) {
@@ -163,7 +177,8 @@ impl<P: Provide> Face<P> {
     /// A key that was never this provider's and that policy does not give to the caller does not exist for it.
     fn foreign_key(&self, fault: Fault, key: Option<&KeyName>) -> Fault {
         let ours = |key: &KeyName| self.provide.past().iter().any(|primary| primary.key.as_str() == key.as_str());
-        if *fault.kind() == Kind::Forbidden && fault.origin() == Origin::Proxy && !key.is_some_and(ours) {
+        let foreign = key.is_some_and(|key| !ours(key));
+        if *fault.kind() == Kind::Forbidden && fault.origin() == Origin::Proxy && foreign {
             return Fault::caller(Kind::KeyNotFound);
         }
         fault

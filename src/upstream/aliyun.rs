@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::CallerName;
 use crate::clock::{Clock, Deadline};
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Retry};
 use crate::governor::{Governor, Limits, Priority, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
@@ -204,12 +204,13 @@ impl Aliyun {
     }
 
     async fn next(&self, fault: &Fault, used: &Credentials, tries: &mut Tries<'_>, deadline: Deadline) -> Next {
-        if *fault.kind() == Kind::Credentials && !tries.renewed {
-            tries.renewed = true;
-            return self.keeper.renewed(used, deadline).await.map_or(Next::GiveUp, Next::As);
-        }
-        if !fault.retryable() || tries.retries_left == 0 {
-            return Next::GiveUp;
+        match fault.consequence().retry {
+            Retry::Renewed if !tries.renewed => {
+                tries.renewed = true;
+                return self.keeper.renewed(used, deadline).await.map_or(Next::GiveUp, Next::As);
+            }
+            Retry::Later if tries.retries_left > 0 => {}
+            Retry::Later | Retry::Never | Retry::Renewed => return Next::GiveUp,
         }
         let pause = jittered(doubled(BACKOFF_FIRST, tries.retried, BACKOFF_MAX)).max(self.governor.pause());
         if pause + USEFUL_MIN > deadline.remaining(self.clock.now()) || !self.governor.may_retry(tries.lane) {
@@ -453,6 +454,30 @@ mod tests {
         let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
         assert_eq!(fault.verbatim().map(|said| said.code.as_str()), Some("ServiceUnavailableTemporary"));
         assert_eq!(server.asked().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn each_error_is_asked_again_as_the_table_of_consequences_says() {
+        let codes = [
+            (409, "Rejected.Disabled", Retry::Never),
+            (403, "Forbidden.InDebt", Retry::Never),
+            (403, "Forbidden.NoPermission", Retry::Never),
+            (400, "InvalidParameter", Retry::Never),
+            (404, "InvalidApi.NotFound", Retry::Never),
+            (400, "InvalidTimeStamp.Expired", Retry::Never),
+            // The key is written down: there are no others to ask with.
+            (400, "InvalidSecurityToken.Expired", Retry::Renewed),
+            (429, "Rejected.Throttling", Retry::Later),
+            (400, "Throttling.User", Retry::Later),
+            (500, "InternalFailure", Retry::Later),
+            (502, "Unheard.Of", Retry::Later),
+        ];
+        for (status, code, retry) in codes {
+            let (server, upstream) = kms(move |_, _| http(status, "x-acs-retry-after: 1\r\n", &said(code))).await;
+            let fault = upstream.relay(&decrypt(), &anyone(), soon()).await.unwrap_err();
+            let asked = if retry == Retry::Later { 3 } else { 1 };
+            assert_eq!((fault.consequence().retry, server.asked().len()), (retry, asked), "{code}");
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! Sources: `k8s.io/kms/apis/{v1beta1,v2}/api.proto`, `k8s.io/apiserver/pkg/storage/value/encrypt/envelope`, the gRPC over
 //! HTTP/2 specification.
 
+pub mod ack_kms_plugin;
 pub mod answer;
 pub mod ciphertext;
 mod frame;
@@ -233,6 +234,26 @@ mod tests {
         assert_eq!(refused.len(), 14);
         for (name, stored) in refused {
             assert_eq!(v1_decode(&bytes(stored)), Err(Fault::caller(Kind::InvalidCiphertext)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_ack_kms_plugin_writes_through_v2_is_known_by_its_annotations_and_read() {
+        let vectors = vectors("ack_kms_plugin.json");
+        let read = |stored: &Value| ack_kms_plugin::decode(&bytes(stored));
+        assert_eq!(read(&vectors["ciphertext"]), Ok(Ciphertext::new(bytes(&vectors["blob"]))));
+        let mut annotations = map(&vectors["annotations"]);
+        assert!(ack_kms_plugin::annotated(&annotations));
+        assert!(key_id::read(text(&vectors["key_id"]), &annotations).is_err(), "not ours");
+        for name in annotations.clone().into_keys() {
+            let value = annotations.remove(&name).unwrap();
+            assert!(!ack_kms_plugin::annotated(&annotations), "without {name}");
+            annotations.insert(name, value);
+        }
+        annotations.insert("another.example.com".to_owned(), vec![0xFF]);
+        assert!(ack_kms_plugin::annotated(&annotations));
+        for (name, stored) in vectors["refused"].as_object().unwrap() {
+            assert_eq!(read(stored), Err(Fault::caller(Kind::InvalidCiphertext)), "{name}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! A cluster moves from ack-kms-plugin to kmsproxy, and back.
 //!
-//! The plugin's v1 ciphertext is the `CiphertextBlob` of the KMS, as the text it came as; its plaintext is base64.
+//! The plugin's ciphertext is the `CiphertextBlob` of the KMS, as the text it came as, in v1 and v2; its plaintext is
+//! base64. Its `key_id` of v2 is what its `--key-id` is.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,39 @@ async fn what_ack_kms_plugin_encrypted_decrypts_unchanged() {
     let text = made["CiphertextBlob"].as_str().unwrap();
     let asked = json!({ "ciphertext": STANDARD.encode(text) });
     assert_eq!(server.decrypt("v1", &asked).ok(), SEED);
+}
+
+#[tokio::test]
+async fn what_ack_kms_plugin_encrypted_through_v2_decrypts_unchanged() {
+    let Some(mut server) = Era::Latest.start() else { return };
+    let stage = Stage::new(QUIET);
+    open(&mut server, &stage).await;
+    let key = stage.emulator.at("key_id").to_owned();
+    let (status, made) = stage.aliyun("plugin").call("Encrypt", &[("KeyId", &key), ("Plaintext", SEED)]).await;
+    assert_eq!(status, 200, "{made}");
+    let text = |member: &str| STANDARD.encode(made[member].as_str().unwrap());
+    let annotations = json!({
+        "x-acs-request-id.ack.alibabacloud.com": text("RequestId"),
+        "x-acs-kms-key-version-id.ack.alibabacloud.com": text("KeyVersionId"),
+        "x-acs-kms-region-id.ack.alibabacloud.com": STANDARD.encode("cn-hangzhou"),
+    });
+    let stored =
+        |key_id: &str| json!({ "ciphertext": text("CiphertextBlob"), "key_id": key_id, "annotations": annotations });
+    for key_id in [&key, "alias/kmsproxy-dev"] {
+        assert_eq!(server.decrypt("v2", &stored(key_id)).ok(), SEED, "with --key-id {key_id}");
+    }
+
+    let before = stage.remote_calls().await;
+    for (key_id, code) in [("key-of-another", "NotFound"), ("alias/another", "NotFound")] {
+        assert_eq!(server.decrypt("v2", &stored(key_id)).code(), Some(code), "{key_id}");
+    }
+    let mut bare = stored(&key);
+    bare["annotations"].as_object_mut().unwrap().remove("x-acs-kms-region-id.ack.alibabacloud.com");
+    assert_eq!(server.decrypt("v2", &bare).code(), Some("NotFound"), "an annotation is lost");
+    let mut raw = stored(&key);
+    raw["ciphertext"] = json!(STANDARD.encode(b"no base64"));
+    assert_eq!(server.decrypt("v2", &raw).code(), Some("InvalidArgument"));
+    assert_eq!(stage.remote_calls().await, before, "the KMS was asked");
 }
 
 #[tokio::test]

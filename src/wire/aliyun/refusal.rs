@@ -74,7 +74,7 @@ const fn code(kind: &Kind) -> (u16, &'static str) {
         Kind::BadSignature(None) => (400, "IncompleteSignature"),
         Kind::BadSignature(Some(_)) => (400, MISMATCH),
         Kind::DryRun => (400, "DryRunOperationError"),
-        Kind::Forbidden | Kind::NoPermission => (403, "Forbidden.NoPermission"),
+        Kind::AccountRefused | Kind::Forbidden | Kind::NoPermission => (403, "Forbidden.NoPermission"),
         Kind::InvalidCiphertext | Kind::InvalidParameter(_) => (400, "InvalidParameter"),
         Kind::KeyDisabled => (409, "Rejected.Disabled"),
         Kind::KeyNotFound => (404, "Forbidden.KeyNotFound"),
@@ -108,7 +108,9 @@ fn message(kind: &Kind) -> Cow<'static, str> {
         Kind::BadSignature(shown) => mismatch(shown.as_deref()),
         Kind::Credentials => "The request was rejected: the proxy has no credentials that the KMS accepts.".into(),
         Kind::DryRun => "The request would have succeeded, but DryRun is set.".into(),
-        Kind::Forbidden | Kind::NoPermission => "This operation is forbidden by permission system.".into(),
+        Kind::AccountRefused | Kind::Forbidden | Kind::NoPermission => {
+            "This operation is forbidden by permission system.".into()
+        }
         Kind::Garbled => "The request was rejected: the KMS did not answer in its own schema.".into(),
         Kind::Internal => "The request was rejected: internal failure of the proxy.".into(),
         Kind::InvalidCiphertext => not_valid("CiphertextBlob"),
@@ -216,12 +218,11 @@ fn kind(action: Action, status: StatusCode, said: &Said) -> Option<Kind> {
         "Forbidden.AliasNotFound" => Kind::AliasNotFound,
         "MissingParameter" => Kind::MissingParameter(named(&said.message)),
         "InvalidParameter" | "ParseRequestParameterException" => invalid(action, &said.message),
-        // A debt, a missing subscription and risk control refuse the account as a whole, so each key of it.
-        "Forbidden.NoPermission"
-        | "Forbidden.InDebt"
+        "Forbidden.NoPermission" => Kind::NoPermission,
+        "Forbidden.InDebt"
         | "Forbidden.InDebtOverdue"
         | "Forbidden.KmsServiceNotEnabled"
-        | "Forbidden.ProhibitedByRiskControl" => Kind::NoPermission,
+        | "Forbidden.ProhibitedByRiskControl" => Kind::AccountRefused,
         "InvalidAccessKeyId.NotFound"
         | "InvalidAccessKeyId.Inactive"
         | "Forbidden.AccessKey"
@@ -316,6 +317,7 @@ mod tests {
     fn every_kind() -> Vec<Kind> {
         let text = || "name".into();
         vec![
+            Kind::AccountRefused,
             Kind::AliasNotFound,
             Kind::BadSignature(None),
             Kind::BadSignature(Some("GET&%2F&".to_owned())),
@@ -424,10 +426,10 @@ mod tests {
             (404, "Forbidden.AliasNotFound", Kind::AliasNotFound),
             (403, "Forbidden.NoPermission", Kind::NoPermission),
             (400, "Forbidden.NoPermission", Kind::NoPermission),
-            (403, "Forbidden.InDebt", Kind::NoPermission),
-            (403, "Forbidden.InDebtOverdue", Kind::NoPermission),
-            (403, "Forbidden.KmsServiceNotEnabled", Kind::NoPermission),
-            (403, "Forbidden.ProhibitedByRiskControl", Kind::NoPermission),
+            (403, "Forbidden.InDebt", Kind::AccountRefused),
+            (403, "Forbidden.InDebtOverdue", Kind::AccountRefused),
+            (403, "Forbidden.KmsServiceNotEnabled", Kind::AccountRefused),
+            (403, "Forbidden.ProhibitedByRiskControl", Kind::AccountRefused),
             (404, "InvalidAccessKeyId.NotFound", Kind::Credentials),
             (400, "InvalidAccessKeyId.Inactive", Kind::Credentials),
             (403, "Forbidden.AccessKey", Kind::Credentials),

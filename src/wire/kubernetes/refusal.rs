@@ -8,7 +8,7 @@
 //! | 3 `InvalidArgument` | the request cannot be read, breaks a limit or lacks a field; the ciphertext is not the key's; annotations are lost or altered |
 //! | 4 `DeadlineExceeded` | the KMS did not answer within the caller's deadline |
 //! | 5 `NotFound` | the `key_id` was never ours; the key, its version or its alias is not there |
-//! | 7 `PermissionDenied` | `[[caller]]` does not allow it, or the KMS denies it to kmsproxy |
+//! | 7 `PermissionDenied` | `[[caller]]` does not allow it, or the KMS denies it to kmsproxy or to the whole account |
 //! | 8 `ResourceExhausted` | kmsproxy has no room, the KMS throttles, or a message is too large |
 //! | 9 `FailedPrecondition` | the key is disabled, waits for deletion or import, or cannot do this at all |
 //! | 12 `Unimplemented` | no such method, or the message is compressed |
@@ -199,7 +199,8 @@ fn detail(kind: &Kind) -> &str {
     match kind {
         Kind::InvalidParameter(name) | Kind::MissingParameter(name) => cut(name),
         Kind::Malformed(why) => why,
-        Kind::AliasNotFound
+        Kind::AccountRefused
+        | Kind::AliasNotFound
         | Kind::BadSignature(_)
         | Kind::Credentials
         | Kind::DryRun
@@ -254,6 +255,7 @@ mod tests {
         use Code::*;
         let name = || "plaintext".into();
         vec![
+            (Kind::AccountRefused, PermissionDenied, PermissionDenied),
             (Kind::AliasNotFound, NotFound, NotFound),
             (Kind::BadSignature(Some("GET&%2F&".to_owned())), Unauthenticated, Unavailable),
             (Kind::Credentials, Unavailable, Unavailable),

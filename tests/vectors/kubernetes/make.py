@@ -197,6 +197,29 @@ def ciphertexts():
     }
 
 
+def ack_kms_plugin():
+    # plugin/kms.go, Encrypt: `[]byte(response.CiphertextBlob)`, `kc.keyID`, and these of the answer and of the region.
+    annotations = {
+        "x-acs-request-id.ack.alibabacloud.com": "207596a2-36d3-4840-b1bd-f87044699bd7",
+        "x-acs-kms-key-version-id.ack.alibabacloud.com": VERSION,
+        "x-acs-kms-region-id.ack.alibabacloud.com": "cn-hangzhou",
+    }
+    text = base64.b64encode(BLOB)
+    return {
+        "key_id": KEY,
+        "annotations": hexed({name: value.encode() for name, value in annotations.items()}),
+        "blob": BLOB.hex(),
+        "ciphertext": text.hex(),
+        "refused": {
+            "nothing": "",
+            "the blob itself": BLOB.hex(),
+            "without padding": base64.b64encode(b"1234").rstrip(b"=").hex(),
+            "with a line break": (text + b"\n").hex(),
+            "of the URL alphabet": base64.urlsafe_b64encode(b"\xfb\xff\xfe").hex(),
+        },
+    }
+
+
 def key_ids():
     triples = [
         (KEY, VERSION, ""),
@@ -220,6 +243,6 @@ def messages():
     return [{"text": text, "encoded": urllib.parse.quote(text, safe=safe)} for text in texts]
 
 
-for make in (requests, answers, ciphertexts, key_ids, messages):
+for make in (requests, answers, ciphertexts, ack_kms_plugin, key_ids, messages):
     text = json.dumps(make(), indent=1, ensure_ascii=False)
     (HERE / f"{make.__name__}.json").write_text(text + "\n")

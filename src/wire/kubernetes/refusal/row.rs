@@ -15,6 +15,7 @@ pub(super) struct Row {
 pub(super) const fn row(fault: &Fault) -> &'static Row {
     let theirs = matches!(fault.origin(), Origin::Kms);
     match fault.kind() {
+        Kind::AccountRefused => &ACCOUNT_REFUSED,
         Kind::AliasNotFound => &ALIAS_NOT_FOUND,
         Kind::BadSignature(_) | Kind::Unauthenticated | Kind::UnknownAccessKey if theirs => &CREDENTIALS,
         Kind::BadSignature(_) | Kind::Unauthenticated | Kind::UnknownAccessKey => &UNAUTHENTICATED,
@@ -52,6 +53,11 @@ pub(super) const fn row(fault: &Fault) -> &'static Row {
     }
 }
 
+const ACCOUNT_REFUSED: Row = Row {
+    code: Code::PermissionDenied,
+    what: "the KMS refuses the whole account, so {key} cannot be used",
+    remedy: "look at the account's bills, and at whether it has the service, for the upstream of {listener}",
+};
 const ALIAS_NOT_FOUND: Row = Row {
     code: Code::NotFound,
     what: "the KMS knows no {key}",
@@ -161,7 +167,7 @@ const MISSING_PARAMETER: Row = Row {
 const NO_PERMISSION: Row = Row {
     code: Code::PermissionDenied,
     what: "the KMS does not allow kmsproxy to use {key}",
-    remedy: "grant that to the identity of the upstream of {listener}, and look at the account's bills and services",
+    remedy: "grant that to the identity of the upstream of {listener}",
 };
 const OTHER: Row = Row {
     code: Code::Internal,
