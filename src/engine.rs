@@ -1,9 +1,7 @@
 //! The path of a request: permit, look, fly, ask, keep, release.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::timeout;
 
 use crate::audit::Outcome;
 use crate::auth::Caller;
@@ -16,6 +14,7 @@ use crate::lease::{Asked, Stale, Standing};
 use crate::ledger::{Ledger, Probe, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
+use crate::sync::{Mutex, TaskTracker, timeout};
 use crate::upstream::Upstream;
 
 mod direct;
@@ -66,7 +65,7 @@ pub struct Parts {
     /// How long one question to the KMS may take, retries included.
     pub timeout: Duration,
     /// Where flights run.
-    pub tasks: tokio_util::task::TaskTracker,
+    pub tasks: TaskTracker,
 }
 
 /// How a flight ended, for all who waited.

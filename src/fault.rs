@@ -12,7 +12,7 @@ pub use consequence::{About, Consequence, Effect, Evidence, REMEMBERED_MAX, Retr
 
 /// What went wrong, in no dialect. Each dialect maps every kind to its own words, and its words to these, in one
 /// exhaustive table each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The KMS refuses the account as a whole: a debt, a service not bought, risk control.
     AccountRefused,
@@ -85,7 +85,7 @@ pub enum Kind {
 }
 
 /// Whose fault it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The caller's: the same request will fail again.
     Caller,
@@ -96,7 +96,7 @@ pub enum Origin {
 }
 
 /// A KMS's error in its own words, to be handed on unchanged to callers of the same dialect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verbatim {
     /// HTTP status.
     pub status: u16,
@@ -113,7 +113,7 @@ pub struct Verbatim {
 }
 
 /// The one error. Cheap to clone, because a failed flight is shared by all who waited for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     kind: Kind,
     origin: Origin,

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+
+use crate::sync::{Mutex, PoisonError, TaskTracker};
 
 /// The flights under way, by what they ask.
 ///

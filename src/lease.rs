@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Moment;
 use crate::fault::Fault;
 
+mod closings;
+
+pub use closings::Closings;
+
 /// The terms of every lease of one upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,7 +41,7 @@ impl Default for Terms {
 pub struct Epoch(pub u64);
 
 /// When a question was sent, on the clock and among the closings. Taken before the question leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Asked {
     /// The last closing before it was sent.
     pub epoch: Epoch,
@@ -63,7 +67,7 @@ pub enum Standing {
 }
 
 /// The lease of one scope.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     state: State,
     epoch: Epoch,
@@ -74,7 +78,7 @@ pub struct Lease {
     tried: Moment,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     Refused(Fault),
     Suspended,

@@ -4,8 +4,7 @@
 //! behind one lock, so that checking an epoch and using the key that belongs to it cannot come apart.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -15,7 +14,8 @@ use crate::clock::{Clock, Moment};
 use crate::fault::{About, Effect, Evidence, Fault, Kind};
 use crate::guard;
 use crate::kms::{Context, KeyId, KeyName};
-use crate::lease::{Asked, Epoch, Stale, Standing, Terms};
+use crate::lease::{Asked, Closings, Epoch, Stale, Standing, Terms};
+use crate::sync::{Mutex, PoisonError, RwLock};
 
 mod scope;
 mod versions;
@@ -33,15 +33,10 @@ pub struct Ledger {
     upstream: Arc<str>,
     clock: Arc<dyn Clock>,
     terms: Terms,
-    /// The last closing, of any scope.
-    epochs: AtomicU64,
-    /// Questions from before this closing prove nothing for a scope that is not in `scopes` yet.
-    barrier: AtomicU64,
+    closings: Mutex<Closings>,
     scopes: RwLock<Scopes>,
     /// What aliases and ARNs turned out to mean.
     names: Mutex<HashMap<Box<str>, KeyId>>,
-    /// The last time that everything was suspended together.
-    suspended: AtomicU64,
     doubted: Mutex<Moment>,
     hastened: Mutex<Moment>,
     hurry: Notify,
@@ -69,11 +64,9 @@ impl Ledger {
             upstream: upstream.into(),
             clock,
             terms,
-            epochs: AtomicU64::new(0),
-            barrier: AtomicU64::new(0),
+            closings: Mutex::default(),
             scopes: RwLock::default(),
             names: Mutex::default(),
-            suspended: AtomicU64::new(0),
             doubted: Mutex::new(Moment::BOOT),
             hastened: Mutex::new(Moment::BOOT),
             hurry: Notify::new(),
@@ -103,7 +96,7 @@ impl Ledger {
     /// Marks a question about to be sent. To be called before it leaves.
     #[must_use]
     pub fn ask(&self) -> Asked {
-        Asked { epoch: Epoch(self.epochs.load(Ordering::SeqCst)), sent: self.clock.now() }
+        self.closings(|closings| closings.ask(self.clock.now()))
     }
 
     /// The scope of `key` in `context`, made if need be. At most [`CONTEXTS_PER_KEY`] contexts of a key have their own.
@@ -124,10 +117,10 @@ impl Ledger {
         if context.is_some() && !scopes.contains_key(&name) && crowded(&scopes) {
             name.context = ContextScope::Overflow;
         }
-        let barrier = Epoch(self.barrier.load(Ordering::SeqCst));
+        let lease = self.closings(|closings| closings.birth());
         let scope = scopes
             .entry(name)
-            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, barrier, self.wiped.clone()));
+            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, lease, self.wiped.clone()));
         Arc::clone(scope)
     }
 
@@ -221,8 +214,7 @@ impl Ledger {
     }
 
     fn close_all(&self, close: impl Fn(&Scope, Epoch)) {
-        let next = self.close();
-        self.suspended.fetch_max(next.0, Ordering::SeqCst);
+        let next = self.closings(Closings::close_all);
         for scope in self.all() {
             close(&scope, next);
         }
@@ -248,7 +240,7 @@ impl Ledger {
         match closed {
             Some(Stale::Refused(fault)) => Err(fault),
             Some(Stale::Suspended) => Err(lapsed),
-            None if asked.epoch.0 < self.suspended.load(Ordering::SeqCst) => Err(lapsed),
+            None if self.closings(|closings| closings.closed_all_since(asked)) => Err(lapsed),
             None if now >= asked.sent + self.terms.duration => Err(lapsed),
             None => Ok(()),
         }
@@ -340,11 +332,13 @@ impl Ledger {
         self.all().iter().map(view).collect()
     }
 
-    /// Draws the next epoch and closes the door on scopes not born yet; to be called before any scope's lock is taken.
+    /// Draws the next epoch; to be called before any scope's lock is taken.
     fn close(&self) -> Epoch {
-        let next = self.epochs.fetch_add(1, Ordering::SeqCst) + 1;
-        self.barrier.fetch_max(next, Ordering::SeqCst);
-        Epoch(next)
+        self.closings(Closings::close)
+    }
+
+    fn closings<T>(&self, change: impl FnOnce(&mut Closings) -> T) -> T {
+        change(&mut self.closings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn all(&self) -> Vec<Arc<Scope>> {

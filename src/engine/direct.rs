@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
-
 use super::Respond;
 use crate::auth::Caller;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind};
 use crate::kms::{Answer, Call};
 use crate::policy::Policy;
+use crate::sync::timeout;
 use crate::upstream::Upstream;
 
 /// An upstream without cache or leases: how the emulator answers.

@@ -5,7 +5,7 @@
 //! the ciphertext is decrypted where that is news, which begins the lease; from then on the key's ordinary probe renews
 //! it with that ciphertext. Two remote calls an interval for each key, whatever the number of listeners and askers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{Engine, Respond};
 use crate::auth::Caller;
@@ -16,6 +16,7 @@ use crate::kms::{Answer, Call, Decrypt, Encrypt, Encrypted, Extra, KeyId, KeyNam
 use crate::lease::{Asked, Standing};
 use crate::ledger::{Scope, Watching};
 use crate::secret::Secret;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A key and the version of it that encrypts.
 #[derive(Clone, Debug, PartialEq, Eq)]

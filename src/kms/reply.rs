@@ -64,7 +64,7 @@ pub enum Reply {
 }
 
 /// The KMS's own name for one request (or ours, for an answer from the cache): what support asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {

@@ -1,7 +1,7 @@
 //! One scope: its lease, and the key that seals what was unwrapped under it, behind one lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use crate::kms::{Context, Decrypt, KeyId};
 use crate::lease::{Asked, Epoch, Lease, Stale, Standing, Terms};
 use crate::seal::{EpochKey, Sealed};
 use crate::secret::Secret;
+use crate::sync::{RwLock, RwLockWriteGuard};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScopeName {
@@ -68,11 +69,10 @@ impl Scope {
         upstream: &Arc<str>,
         name: &ScopeName,
         terms: Terms,
-        barrier: Epoch,
+        lease: Lease,
         wiped: watch::Sender<u64>,
     ) -> Arc<Self> {
-        let inner =
-            Inner { lease: Lease::unknown(barrier), seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
+        let inner = Inner { lease, seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
         Arc::new(Self {
             upstream: Arc::clone(upstream),
             name: name.clone(),
