@@ -25,7 +25,7 @@ use world::Left;
 
 /// Two callers of one scope.
 fn callers(design: Design) -> Scenario {
-    Scenario { design, callers: 2, scopes: 1, horizon: 4, left: Left { questions: 3, turns: 2, upsets: 1 } }
+    Scenario { design, callers: 2, scopes: 1, horizon: 2, left: Left { questions: 2, turns: 2, upsets: 1 } }
 }
 
 /// One caller with two contexts of a key.

@@ -78,7 +78,7 @@ impl Stage {
         })
     }
 
-    /// The planted bug: a fill, by way of the same ledger and cache, that checks the epoch and then keeps.
+    /// The planted bug: a fill, by way of the same ledger and cache, that checks the epoch, lets others go first, and keeps.
     pub(crate) async fn fill_after_a_check(&self, blob: u8) {
         let (call, ledger) = (decrypt(blob), self.engine.ledger());
         let asked = ledger.ask();
@@ -88,6 +88,7 @@ impl Stage {
         if ledger.stands(&KeyId::new(KEY), asked, self.clock.now()).is_err() {
             return;
         }
+        yield_now().await;
         let fingerprint = self.cache.fingerprint(ledger.upstream(), &CallerName::new("a"), &call);
         let asked = Asked { epoch: Epoch(u64::MAX), ..asked };
         held.sealed_by(|reply| {
