@@ -19,7 +19,8 @@ impl<T> Deref for Guarded<T> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("guarded memory is full")]
 pub(crate) struct Full;
 
 pub(crate) const fn in_use() -> usize {
