@@ -80,7 +80,7 @@ impl Client {
         let asked = self.target.page.as_ref().map(|page| page.asks(action, parameters));
         let outcome = self.send(request).await;
         if let Some(asked) = asked {
-            asked.is_told(&outcome);
+            asked.hears(&outcome);
         }
         outcome
     }
