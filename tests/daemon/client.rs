@@ -97,7 +97,7 @@ impl Client {
             Err(error) => panic!("{error}"),
         };
         if let Some(asked) = asked {
-            asked.is_told(&outcome);
+            asked.hears(&outcome);
         }
         outcome
     }

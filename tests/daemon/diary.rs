@@ -53,7 +53,7 @@ impl Page {
 }
 
 impl Asked {
-    pub(crate) fn is_told(self, outcome: &Outcome) {
+    pub(crate) fn hears(self, outcome: &Outcome) {
         let received = now();
         self.diary.0.lock().unwrap()[self.at].told = Some((received, outcome.clone()));
     }

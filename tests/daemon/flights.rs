@@ -131,7 +131,7 @@ pub(super) async fn ask(path: Arc<Path>, blob: Arc<str>, heard: Arc<AtomicUsize>
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let outcome = (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")));
     if let Some(asked) = asked {
-        asked.is_told(&outcome);
+        asked.hears(&outcome);
     }
     outcome
 }
