@@ -101,7 +101,7 @@ pub(crate) async fn decrypt(target: &Target, client: &mut Client, blob: &str) ->
     let asked = target.page.as_ref().map(|page| page.asks("Decrypt", &[("CiphertextBlob", blob)]));
     let outcome = client.try_send(request(target, blob)).await?;
     if let Some(asked) = asked {
-        asked.is_told(&outcome);
+        asked.hears(&outcome);
     }
     Ok(outcome)
 }

@@ -161,6 +161,9 @@ impl World {
         let face = face::Face::new(Arc::new(gate), door, clock, Hosts::new(&["proxy".to_owned()]), LIMITS);
         let face = Arc::new(face);
         let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT).await?), Some(tls()));
+        // The clients here are our own upstream side, which lets go of an idle connection after as long as our listener
+        // does; where time has no breadth, each next question would meet the end of its connection.
+        let listener = listener.with_limits(listener::Limits::default().of_a_kms());
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&face);
             async move { face.serve(request, &peer).await }
