@@ -256,6 +256,7 @@ impl Listener {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
         let ended = tokio::select! {
+            biased;
             ended = admission::admit(&acceptor, &crowd, begin, &shutdown) => ended,
             never = admission::dismiss(&crowd, self.recycling) => match never {},
         };

@@ -65,6 +65,7 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
 pub(super) async fn serve<P: Protocol>(socket: Socket, place: Place, terms: Arc<Terms>, protocol: P) {
     let (member, limits) = (place.member(), terms.limits);
     let opened = tokio::select! {
+        biased;
         opened = timeout(limits.handshake, open(socket, &terms)) => opened.ok().flatten(),
         () = member.told() => None,
     };
