@@ -70,7 +70,7 @@ async fn without_any_quota_the_window_alone_bounds_the_draining() {
 
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_all_at_once_is_told_at_once_to_come_again_and_comes_through() {
-    let setting = Setting { granted: Some(GRANTED), quota: Some(GRANTED), workers: 2000, ..Setting::default() };
+    let setting = Setting { granted: Some(GRANTED), quota: Some(GRANTED), workers: 2000 };
     let drained = drain(setting, 2000).await;
     eprintln!("{drained}");
     assert!(drained.took < Duration::from_secs(20).mul_f64(1.15), "{drained}");

@@ -42,7 +42,7 @@ impl ReferenceStateMachine for History {
             2 => (who, grants).prop_map(|(who, grant)| Step::Policy(who, grant)),
             4 => Just(Step::Refresh),
             1 => Just(Step::Suspend),
-            1 => Just(Step::StepWall),
+            1 => Just(Step::WallClock),
             1 => Just(Step::Switch),
         ]
         .boxed()

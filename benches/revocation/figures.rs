@@ -22,10 +22,9 @@ impl Figures {
 
     /// Rows of the table, and on standard error what was answered after the last.
     pub(crate) fn print(&self) {
-        let ends: [(&str, fn(&Trial) -> Duration); 2] =
-            [("answered", |trial| trial.since_answered), ("been told", |trial| trial.since_told)];
-        for (from, span) in ends {
-            let mut spans: Vec<Duration> = self.trials.iter().map(span).collect();
+        let answered: Vec<Duration> = self.trials.iter().map(|trial| trial.since_answered).collect();
+        let told: Vec<Duration> = self.trials.iter().map(|trial| trial.since_told).collect();
+        for (from, mut spans) in [("answered", answered), ("been told", told)] {
             spans.sort_unstable();
             let at = |share: f64| spans[((spans.len() - 1) as f64 * share) as usize].as_secs_f64();
             println!(

@@ -42,7 +42,7 @@ pub(super) enum Step {
     Reap(usize),
     Send(Question),
     /// Somebody sets the wall clock.
-    StepWall,
+    WallClock,
     /// The machine is suspended for longer than a lease.
     Suspend,
     /// Our credentials are somebody else's from now on.
@@ -82,7 +82,7 @@ impl Model for Scenario {
             steps.push(Step::Bar);
         }
         if world.left.upsets > 0 {
-            steps.extend([Step::Elsewhere, Step::StepWall, Step::Suspend]);
+            steps.extend([Step::Elsewhere, Step::WallClock, Step::Suspend]);
             if world.kms.identity == Identity::First {
                 steps.push(Step::Switch);
             }
@@ -112,7 +112,7 @@ impl Model for Scenario {
             Step::Look => next.look(),
             Step::Reap(scope) => next.proxy.leases[scope] = None,
             Step::Send(question) => next.send(question, &self.design),
-            Step::StepWall => next.upset(|next| next.stepped = true),
+            Step::WallClock => next.upset(|next| next.stepped = true),
             Step::Suspend => next.upset(|next| {
                 next.now += SUSPENSION;
                 next.slept += SUSPENSION;

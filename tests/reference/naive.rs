@@ -49,7 +49,7 @@ pub(crate) enum Step {
     Policy(u8, Grant),
     Refresh,
     Silence(Option<Word>),
-    StepWall,
+    WallClock,
     Suspend,
     Switch,
     Turn,
@@ -102,7 +102,7 @@ impl Naive {
             Step::Policy(who, grant) => self.grants[usize::from(who)] = Some(grant),
             Step::Refresh => self.refresh(),
             Step::Silence(word) => self.silent = word,
-            Step::StepWall => self.stepped = true,
+            Step::WallClock => self.stepped = true,
             Step::Suspend => self.note([Event::Suspended, Event::Hurried]),
             Step::Switch => {
                 self.look();

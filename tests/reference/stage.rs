@@ -82,7 +82,7 @@ impl Stage {
                 self.clock.advance(Duration::from_secs(5));
             }
             Step::Silence(word) => self.kms.set(|kms| kms.silent = word),
-            Step::StepWall => {
+            Step::WallClock => {
                 self.hours += 1;
                 let wall = Timestamp::from_second(3600 * 24 * self.hours).unwrap();
                 self.clock.step_wall(wall);
