@@ -5,9 +5,9 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use kmsproxy::fault::Evidence;
 use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{Action, Answer, Reply};
-use kmsproxy::lease::Evidence;
 use kmsproxy::wire::aliyun::{answer, refusal};
 use kmsproxy_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
@@ -96,7 +96,7 @@ fn refused(action: Action, status: StatusCode, body: &[u8], fault: &Fault) {
         assert_eq!(fault.verbatim(), None);
         return;
     };
-    assert_eq!(evidence, weight(&code, status), "{code} {status}");
+    assert_eq!(evidence, weight(&code, status, fault.kind()), "{code} {status}");
     let words = fault.verbatim().expect("it carries its words");
     assert_eq!((&*words.code, words.request_id.as_str(), words.status), (&*code, &*request_id, status.as_u16()));
     assert!(message.starts_with(&*words.message));
@@ -107,18 +107,18 @@ fn refused(action: Action, status: StatusCode, body: &[u8], fault: &Fault) {
 }
 
 /// "Common error codes" and the error tables of each API in the KMS reference, read for what they say of a lease.
-fn weight(code: &str, status: StatusCode) -> Evidence {
+fn weight(code: &str, status: StatusCode, kind: &Kind) -> Evidence {
     match code {
         "Rejected.Disabled"
         | "Rejected.PendingDeletion"
         | "Rejected.PendingImport"
         | "Rejected.Unavailable"
         | "Forbidden.KeyNotFound" => Evidence::KeyRefused,
-        "Forbidden.NoPermission"
-        | "Forbidden.InDebt"
+        "Forbidden.NoPermission" => Evidence::IdentityRefused,
+        "Forbidden.InDebt"
         | "Forbidden.InDebtOverdue"
         | "Forbidden.KmsServiceNotEnabled"
-        | "Forbidden.ProhibitedByRiskControl" => Evidence::IdentityRefused,
+        | "Forbidden.ProhibitedByRiskControl" => Evidence::AccountRefused,
         "InvalidAccessKeyId.NotFound"
         | "InvalidAccessKeyId.Inactive"
         | "Forbidden.AccessKey"
@@ -128,11 +128,8 @@ fn weight(code: &str, status: StatusCode) -> Evidence {
         | "MissingSecurityToken"
         | "IncompleteSignature"
         | "SignatureDoesNotMatch" => Evidence::IdentityDoubted,
-        "MissingParameter"
-        | "InvalidParameter"
-        | "ParseRequestParameterException"
-        | "Forbidden.AliasNotFound"
-        | "InvalidApi.NotFound" => Evidence::Nothing,
+        // Of the ciphertext or its context, which the message tells, it says nothing of the key.
+        "InvalidParameter" | "ParseRequestParameterException" if *kind == Kind::InvalidCiphertext => Evidence::Nothing,
         "InvalidTimeStamp.Expired"
         | "InvalidTimeStamp.Format"
         | "IllegalTimestamp"
@@ -143,7 +140,12 @@ fn weight(code: &str, status: StatusCode) -> Evidence {
         | "ServiceUnavailableTemporary"
         | "SerivceUnvailableTemporary"
         | "SerivceUnavailableTemporary" => Evidence::Silence,
-        "Forbidden.KeyVersionNotFound"
+        "InvalidParameter"
+        | "ParseRequestParameterException"
+        | "MissingParameter"
+        | "Forbidden.AliasNotFound"
+        | "InvalidApi.NotFound"
+        | "Forbidden.KeyVersionNotFound"
         | "UnsupportedOperation"
         | "Rejected.UnsupportedOperation"
         | "DryRunOperationError"
