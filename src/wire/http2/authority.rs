@@ -10,7 +10,7 @@
 use http::uri::Authority;
 
 /// Mends every `:authority` in a header block that is written out and that h2 would refuse, in place; if what follows
-/// is not HPACK, those before it. Left alone: a value over [`VALUE_MAX`], an empty one, and one whose name is taken from
+/// is not HPACK, those before it. Left alone: a value over `VALUE_MAX` bytes, an empty one, and one whose name is taken from
 /// the dynamic table, which no encoder does while the static table has it.
 pub fn mend(block: &mut [u8]) {
     let mut at = 0;
