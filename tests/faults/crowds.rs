@@ -64,7 +64,12 @@ async fn f14_without_descriptors_it_does_not_spin_serves_whom_it_has_and_takes_n
     assert!(held >= 250, "it was to run out: {held}");
     // An accept loop that spins takes all of one.
     assert!(busy < 0.5, "{busy}");
-    assert_eq!(history.outcomes(begun, Instant::now()).len(), 1, "whoever was there is served");
+    // No connection to the KMS can be opened either, and idle ones are let go of after a second: where no probe comes in
+    // between, the lease lapses, and whoever is there is told so.
+    let outcomes = history.outcomes(begun, Instant::now());
+    let told =
+        |(status, code): &(u16, String)| *status == 200 || (*status, code.as_str()) == (409, "Rejected.Unavailable");
+    assert!(outcomes.keys().all(told), "whoever was there is answered: {outcomes:?}");
     assert_eq!(outcome.0, 200);
     assert!(back <= Duration::from_secs(1) + SLACK, "{back:?}");
 }
