@@ -180,5 +180,5 @@ impl Seen {
     }
 }
 
-const CONNECTIONS: usize = 8;
+pub(super) const CONNECTIONS: usize = 8;
 const PACE: Duration = Duration::from_millis(5);
