@@ -20,6 +20,8 @@ mod line;
 #[path = "kubernetes/load.rs"]
 mod load;
 mod process;
+#[path = "kubernetes/processors.rs"]
+mod processors;
 #[path = "kubernetes/server.rs"]
 mod server;
 #[path = "kubernetes/side.rs"]
@@ -33,6 +35,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use load::{Ask, Deks, Target};
+use processors::Processors;
 use server::Server;
 use table::Table;
 
@@ -58,10 +61,14 @@ fn main() {
         return side::by_side(rounds, span);
     }
     let dir = tempfile::tempdir().unwrap();
-    compare(server::dev(dir.path()), server::echo(dir.path()), rounds, deks, span);
+    let processors = Processors::parted();
+    processors.for_servers();
+    let (provider, echo) = (server::dev(dir.path()), server::echo(dir.path()));
+    processors.for_client();
+    compare(&provider, &echo, rounds, deks, span);
 }
 
-fn compare(provider: Server, echo: Server, rounds: usize, deks: usize, span: Duration) {
+fn compare(provider: &Server, echo: &Server, rounds: usize, deks: usize, span: Duration) {
     println!("encrypting {deks} DEKs and reading each once");
     let deks = Deks::encrypt(&provider.socket, deks);
     let bare = Target { name: "tonic echo", socket: echo.socket.clone(), deks: deks.echoed() };
@@ -70,7 +77,7 @@ fn compare(provider: Server, echo: Server, rounds: usize, deks: usize, span: Dur
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
         // In turns, and not always the same one first.
-        let both = [(&real, &provider), (&bare, &echo)];
+        let both = [(&real, provider), (&bare, echo)];
         let order = if round % 2 == 0 { both } else { [both[1], both[0]] };
         for (target, server) in order {
             let before = server.cpu_micros();

@@ -218,11 +218,11 @@ impl Audit {
     /// # Errors
     /// Where the log is required and cannot be written: it failed, it has not moved for a second, or the queue is full.
     /// Where it is not required the record is lost, counted, and the loss recorded as soon as that can be.
-    pub fn accept(&self, record: Record) -> Result<Receipt, Unaudited> {
+    pub fn accept(&self, record: impl FnOnce() -> Record) -> Result<Receipt, Unaudited> {
         let Some(shared) = &self.0 else { return Ok(Receipt(())) };
         let at = shared.clock.now();
         let closed = shared.required && shared.troubled(at);
-        if !closed && shared.queue.push(Accepted { at, record }).is_ok() {
+        if !closed && shared.queue.push(Accepted { at, record: record() }).is_ok() {
             return Ok(Receipt(()));
         }
         if shared.required {

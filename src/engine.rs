@@ -141,7 +141,8 @@ impl Engine {
                 self.decrypts.hit.increment(1);
                 return Ok(answer);
             }
-            Ok(None) => self.fly(permit, fingerprint, call, deadline).await,
+            // In a box, as all that a hit does not need: every call is moved, and most of them are hits.
+            Ok(None) => Box::pin(self.fly(permit, fingerprint, call, deadline)).await,
             Err(fault) => Err(fault),
         };
         match &outcome {
@@ -339,7 +340,7 @@ impl Respond for Arc<Engine> {
         let outcome = match call {
             Call::Decrypt(call) if call.shareable() => self.decrypt(&permit, call, deadline).await,
             call @ (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {
-                self.pass(&permit, call, deadline).await
+                Box::pin(self.pass(&permit, call, deadline)).await
             }
         };
         outcome.map_err(|fault| self.parts.policy.refused(&permit, fault))

@@ -7,7 +7,6 @@
 #![allow(unsafe_code, reason = "mapping memory and owning values in it; the only unsafe code of the crate")]
 
 use std::fmt;
-use std::hint::black_box;
 use std::io;
 use std::iter::successors;
 use std::marker::PhantomData;
@@ -53,7 +52,7 @@ impl<T> Guarded<T> {
         let slot = arena.take().ok_or(Full)?;
         let value = slot.start().cast::<T>();
         fill(value, make);
-        scrub_stack();
+        zeroize::zeroize_stack::<STACK_BYTES>();
         Ok(Self { value, slot, owns: PhantomData })
     }
 }
@@ -198,13 +197,6 @@ fn fill<T>(place: NonNull<T>, make: impl FnOnce() -> T) {
     let value = make();
     // SAFETY: `within` has just taken the slot, and has checked that a T fits it in size and alignment.
     unsafe { place.write(value) }
-}
-
-#[inline(never)]
-fn scrub_stack() {
-    let mut below = [MaybeUninit::<u8>::uninit(); STACK_BYTES];
-    below.zeroize();
-    black_box(&below);
 }
 
 /// A slot that is taken: wiped and given back on drop.

@@ -114,9 +114,9 @@ impl Policy {
     /// Records that the holder of `permit` gets no answer but `fault`, and gives that back.
     pub fn refused(&self, permit: &Permit, fault: Fault) -> Fault {
         let outcome = Outcome::Refused(fault.kind().label());
-        if let Some(record) = permit.record(outcome).filter(|_| *fault.kind() != Kind::Unaudited) {
+        if let Some(caller) = permit.holder.caller().filter(|_| *fault.kind() != Kind::Unaudited) {
             let kms_request_id = fault.verbatim().map(|said| said.request_id.clone());
-            self.audit.note(Record { kms_request_id, ..record });
+            self.audit.note(Record { kms_request_id, ..permit.record(caller, outcome) });
         }
         fault
     }
@@ -215,10 +215,7 @@ impl Permit {
     /// Who asks; none for our own upkeep.
     #[must_use]
     pub fn caller(&self) -> Option<&CallerName> {
-        match &self.holder {
-            Holder::Caller { caller, .. } => Some(caller.name()),
-            Holder::Probe | Holder::Upkeep => None,
-        }
+        self.holder.caller().map(Caller::name)
     }
 
     /// Whether it goes before all callers.
@@ -233,13 +230,9 @@ impl Permit {
         self.action
     }
 
-    /// What is known so far of what its holder asks: nothing of our own upkeep.
-    fn record(&self, outcome: Outcome) -> Option<Record> {
-        let caller = match &self.holder {
-            Holder::Caller { caller, .. } => caller,
-            Holder::Probe | Holder::Upkeep => return None,
-        };
-        Some(Record {
+    /// What is known so far of what `caller`, its holder, asks.
+    fn record(&self, caller: &Caller, outcome: Outcome) -> Record {
+        Record {
             caller: caller.name().text(),
             listener: caller.listener().clone(),
             action: self.action,
@@ -250,7 +243,16 @@ impl Permit {
             outcome,
             request_id: None,
             kms_request_id: None,
-        })
+        }
+    }
+}
+
+impl Holder {
+    const fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Caller { caller, .. } => Some(caller),
+            Self::Probe | Self::Upkeep => None,
+        }
     }
 }
 

@@ -2,12 +2,22 @@
 //! client costs a fraction of what it measures. Headers are indexed after the first call, as gRPC's own clients do.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags};
 
 /// One connection, and what is under way in it: `T` for each call.
+///
+/// A server may end a connection that has rested: it says so (GOAWAY), what is under way is answered, and the next call
+/// goes over a new connection, as gRPC's own clients have it.
 pub(crate) struct Line<T> {
+    socket: PathBuf,
+    waits: bool,
     stream: UnixStream,
+    /// Told to go.
+    leaving: bool,
     out: Vec<u8>,
     heard: Vec<u8>,
     /// By stream, from 1 in steps of two.
@@ -31,7 +41,10 @@ impl<T> Line<T> {
         frame(&mut out, SETTINGS, 0, 0, &[]);
         frame(&mut out, WINDOW_UPDATE, 0, 0, &(0x7FFF_FFFF - WINDOW).to_be_bytes());
         Self {
+            socket: socket.to_owned(),
+            waits: true,
             stream,
+            leaving: false,
             out,
             heard: Vec::new(),
             calls: Vec::new(),
@@ -42,7 +55,8 @@ impl<T> Line<T> {
     }
 
     /// Whether reads wait for something to read. To begin with, they do.
-    pub(crate) fn waits(&self, waits: bool) {
+    pub(crate) fn waits(&mut self, waits: bool) {
+        self.waits = waits;
         self.stream.set_nonblocking(!waits).unwrap();
     }
 
@@ -52,11 +66,17 @@ impl<T> Line<T> {
 
     /// Whether one more call is within what the server allows.
     pub(crate) const fn has_room(&self, body: usize) -> bool {
-        self.under_way < STREAMS && self.credit >= body
+        if self.leaving { self.under_way == 0 } else { self.under_way < STREAMS && self.credit >= body }
     }
 
     /// Begins a call; it leaves with [`Line::flush`].
     pub(crate) fn begin(&mut self, path: &'static str, body: &[u8], tag: T) {
+        if self.leaving {
+            assert_eq!(self.under_way, 0, "no call is begun where the server has said to go");
+            let waits = self.waits;
+            *self = Self::open(&self.socket);
+            self.waits(waits);
+        }
         let stream = u32::try_from(self.calls.len() * 2 + 1).unwrap();
         let block = self.block(path);
         frame(&mut self.out, HEADERS, END_HEADERS, stream, &block);
@@ -71,9 +91,15 @@ impl<T> Line<T> {
             match self.stream.write(&self.out) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) if self.is_over() => self.out.clear(),
                 Err(error) => panic!("the server is gone: {error}"),
             }
         }
+    }
+
+    /// For `poll(2)`.
+    pub(crate) fn awaited(&self) -> PollFd<'_> {
+        PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)
     }
 
     /// Reads once, and hands over what has ended: the call's message in its envelope, or none where it was refused.
@@ -81,9 +107,10 @@ impl<T> Line<T> {
         let before = self.heard.len();
         self.heard.resize(before + READ, 0);
         let read = match self.stream.read(&mut self.heard[before..]) {
+            Ok(0) if self.is_over() => 0,
             Ok(0) => panic!("the server has closed the connection"),
             Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock || self.is_over() => 0,
             Err(error) => panic!("the server is gone: {error}"),
         };
         self.heard.truncate(before + read);
@@ -96,6 +123,8 @@ impl<T> Line<T> {
             at += HEAD + length;
             match kind {
                 SETTINGS if flags & ACK == 0 => frame(&mut self.out, SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
+                GOAWAY if payload[4..8] == [0; 4] => self.leaving = true,
                 WINDOW_UPDATE if stream == 0 => {
                     self.credit += u32::from_be_bytes(payload.try_into().unwrap()) as usize;
                 }
@@ -118,6 +147,11 @@ impl<T> Line<T> {
             }
         }
         self.heard.drain(..at);
+    }
+
+    /// Whether all that was begun here has ended, and nothing more will be.
+    const fn is_over(&self) -> bool {
+        self.leaving && self.under_way == 0
     }
 
     /// The header block of a call. The dynamic table has, oldest first: the first path, the four headers that never
@@ -167,6 +201,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::poll::ppoll;
+use nix::sys::time::TimeSpec;
+
 use crate::echo::PLAINTEXT;
 use crate::line::Line;
 use crate::wire::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, framed, unframed};
@@ -90,7 +93,7 @@ pub(crate) fn closed(target: &Target, connections: usize, streams: usize, span: 
         let (mut times, mut next) = (Vec::new(), connection * 1_000_003);
         loop {
             let goes_on = begun.elapsed() < span;
-            while goes_on && line.under_way() < streams {
+            while goes_on && line.under_way() < streams && line.has_room(BODY_MAX) {
                 let (request, plain) = target.deks.at(next);
                 line.begin(DECRYPT, request, (Instant::now(), plain));
                 next += 1;
@@ -122,7 +125,7 @@ pub(crate) enum Ask {
 }
 
 /// Open loop: a call leaves when the schedule says, whatever became of those before; time counts from the schedule. One
-/// thread, which never sleeps.
+/// thread, which sleeps only where there is time for that.
 pub(crate) fn open(target: &Target, ask: Ask, per_second: f64, span: Duration) -> Measured {
     let mut lines = lines(&target.socket);
     let (start, mut times, mut sent) = (Instant::now(), Vec::new(), 0);
@@ -158,6 +161,12 @@ pub(crate) fn open(target: &Target, ask: Ask, per_second: f64, span: Duration) -
         if elapsed >= span && sent >= due && lines.iter().all(|line| line.under_way() == 0) {
             return Measured { times, took: start.elapsed() };
         }
+        let next = start + Duration::from_secs_f64(sent as f64 / per_second);
+        let spare = next.saturating_duration_since(Instant::now()).saturating_sub(WAKING);
+        if !spare.is_zero() {
+            let mut awaited = lines.each_ref().map(Line::awaited);
+            ppoll(&mut awaited, Some(TimeSpec::from(spare)), None).unwrap();
+        }
     }
 }
 
@@ -179,7 +188,7 @@ pub(crate) fn flood(target: &Target, flood: Flood, stop: &AtomicBool) -> (u64, u
         for line in &mut lines {
             let due = (start.elapsed().as_secs_f64() * 2000.0) as usize;
             while match flood {
-                Flood::Writes => line.under_way() < 64,
+                Flood::Writes => line.under_way() < 64 && line.has_room(BODY_MAX),
                 Flood::Reads => sent < due && line.has_room(BODY_MAX),
             } {
                 let (path, body) = match flood {
@@ -200,7 +209,7 @@ pub(crate) fn flood(target: &Target, flood: Flood, stop: &AtomicBool) -> (u64, u
 
 fn lines<T>(socket: &Path) -> [Line<T>; 4] {
     std::array::from_fn(|_| {
-        let line = Line::open(socket);
+        let mut line = Line::open(socket);
         line.waits(false);
         line
     })
@@ -233,5 +242,7 @@ const DECRYPT: &str = "/v1beta1.KeyManagementService/Decrypt";
 const ENCRYPT: &str = "/v1beta1.KeyManagementService/Encrypt";
 /// Calls at a time while DEKs are made.
 const WAVE: usize = 64;
+/// How late the kernel may wake who sleeps.
+const WAKING: Duration = Duration::from_micros(200);
 /// Bytes of the longest request here.
 const BODY_MAX: usize = 512;

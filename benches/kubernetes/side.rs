@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::load::{self, Ask, Deks, Flood, Target};
 use crate::process::{self, text};
+use crate::processors::Processors;
 use crate::table::Table;
 
 /// In turns: alone, beside a flood of writes, alone, beside a flood of reads under a refused key. The KMS takes 20 ms.
@@ -18,7 +19,10 @@ pub(crate) fn by_side(rounds: usize, span: Duration) {
     let made = |alias| process::steer(&kms, "POST", "/keys", &format!(r#"{{"alias":"{alias}"}}"#));
     let [loud_key, banned_key] = ["alias/loud", "alias/banned"].map(made);
     let keys = [&loud_key, &banned_key].map(|key| text(key, "key_id"));
+    let processors = Processors::parted();
+    processors.for_servers();
     let _daemon = process::serve(dir.path(), &config(&kms, keys, dir.path()));
+    processors.for_client();
     let target = |name| {
         let socket = dir.path().join(format!("{name}.sock"));
         Target { name, deks: Deks::encrypt(&socket, DEKS), socket }

@@ -118,8 +118,8 @@ fn clock() -> Arc<Manual> {
 fn a_record_says_who_did_what_when_with_which_key_and_by_which_call_of_the_kms() {
     let (sink, clock) = (Planted::default(), clock());
     let audit = sink.audit(true, &clock);
-    let _ = audit.accept(hit()).unwrap();
-    let _ = audit.accept(record("plugin", Outcome::Refused("key_disabled"))).unwrap();
+    let _ = audit.accept(hit).unwrap();
+    let _ = audit.accept(|| record("plugin", Outcome::Refused("key_disabled"))).unwrap();
     audit.close();
     let text = sink.text();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -194,12 +194,12 @@ fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
     let [path, first, copy] = ["audit.jsonl", "audit.jsonl.2", "audit.jsonl.1"].map(|name| folder.path().join(name));
     let audit = at(&path);
     let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     until("the first record", || lines(&path) == 2);
     fs::rename(&path, &first).unwrap();
     until("a new file, without any record", || lines(&path) == 1);
     assert_eq!(lines(&first), 3);
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     until("the second record", || lines(&path) == 2);
 
     // As logrotate does with `create`: another file is there at once.
@@ -212,7 +212,7 @@ fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
     fs::copy(&path, &copy).unwrap();
     fs::write(&path, "").unwrap();
     until("a new beginning", || lines(&path) == 1);
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     audit.close();
     let report = verified(&[&first, &third, &copy, &path]);
     assert_eq!((report.verdict, report.records, kinds(&report)), (Verdict::Whole, 10, vec![]));
@@ -222,17 +222,17 @@ fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
 fn where_it_is_required_a_failing_sink_closes_the_door_until_it_takes_records_again() {
     let (sink, clock) = (Planted::default(), clock());
     let audit = sink.audit(true, &clock);
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     until("the first record", || sink.text().lines().count() == 2);
     sink.plan().fails = Some(io::ErrorKind::StorageFull);
     // The first to find out are those who came before anybody knew.
-    until("closed", || audit.accept(hit()).is_err());
+    until("closed", || audit.accept(hit).is_err());
     assert_eq!(audit.ready(), Err(Unaudited));
     sink.plan().fails = None;
     until("open again", || audit.ready().is_ok());
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     audit.close();
-    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited), "nothing is accepted after the end");
+    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited), "nothing is accepted after the end");
     let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
     verifier.read("log", sink.text().as_bytes()).unwrap();
     assert_eq!(verifier.finish().verdict, Verdict::Whole, "what was accepted was written, whatever came between");
@@ -245,7 +245,7 @@ fn where_it_is_not_required_losses_are_counted_and_recorded() {
     sink.plan().fails = Some(io::ErrorKind::StorageFull);
     until("the sink was tried", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
     for _ in 0..250 {
-        let _ = audit.accept(hit()).unwrap();
+        let _ = audit.accept(hit).unwrap();
     }
     sink.plan().fails = None;
     until("the loss is told", || sink.text().contains("gap"));
@@ -264,12 +264,12 @@ fn a_sink_that_does_not_move_closes_the_door_after_a_second() {
     let audit = sink.audit(true, &clock);
     until("the beginning", || !sink.text().is_empty());
     sink.plan().fails = Some(io::ErrorKind::WouldBlock);
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     until("the writer is at it", || audit.0.as_ref().unwrap().busy_us.load(Ordering::SeqCst) != 0);
     clock.advance(Duration::from_secs(1));
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     clock.advance(Duration::from_micros(1));
-    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited));
+    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited));
     sink.plan().fails = None;
     until("open again", || audit.ready().is_ok());
 }
@@ -281,7 +281,7 @@ fn a_writer_that_crashes_is_a_sink_that_fails() {
         let audit = sink.audit(required, &clock);
         until("the beginning", || !sink.text().is_empty());
         sink.plan().panics = true;
-        let accepted = || audit.accept(hit()).map(|_| ());
+        let accepted = || audit.accept(hit).map(|_| ());
         let _ = accepted();
         until("the crash", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
         assert_eq!(accepted(), if required { Err(Unaudited) } else { Ok(()) });
@@ -295,7 +295,7 @@ fn a_sink_that_takes_little_at_a_time_gets_all_of_it() {
     sink.plan().mouthful = Some(7);
     let audit = sink.audit(true, &clock);
     for _ in 0..20 {
-        let _ = audit.accept(hit()).unwrap();
+        let _ = audit.accept(hit).unwrap();
     }
     audit.close();
     assert_eq!(sink.text().lines().count(), 22);
@@ -309,7 +309,7 @@ fn refusals_in_a_loop_are_counted_and_leave_room_for_others() {
         audit.note(record("flood", Outcome::Refused("forbidden")));
     }
     audit.note(record("another", Outcome::Refused("forbidden")));
-    let _ = audit.accept(hit()).unwrap();
+    let _ = audit.accept(hit).unwrap();
     audit.close();
     let text = sink.text();
     let count = |what: &str| text.matches(what).count();
@@ -323,6 +323,6 @@ fn refusals_in_a_loop_are_counted_and_leave_room_for_others() {
 fn a_full_disk_is_told_by_the_system() {
     let audit = at(Path::new("/dev/full"));
     until("closed", || audit.ready().is_err());
-    assert_eq!(audit.accept(hit()).map(|_| ()), Err(Unaudited));
+    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited));
     audit.close();
 }

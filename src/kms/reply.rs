@@ -1,6 +1,10 @@
 //! What a KMS answers.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::{Ciphertext, KeyId, KeyState, KeyVersion};
 use crate::secret::Secret;
@@ -64,28 +68,53 @@ pub enum Reply {
 }
 
 /// The KMS's own name for one request (or ours, for an answer from the cache): what support asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(Arc<str>);
+#[derive(Clone, Debug)]
+pub struct RequestId(Id);
+
+#[derive(Clone, Debug)]
+enum Id {
+    /// In place: each hit has one of its own.
+    Ours([u8; Hyphenated::LENGTH]),
+    Theirs(Arc<str>),
+}
 
 impl RequestId {
     /// Takes the id that a KMS gave.
     #[must_use]
     pub fn new(id: &str) -> Self {
-        Self(id.into())
+        Self(Id::Theirs(id.into()))
     }
 
     /// A new random id, in the upper-case UUID form of Alibaba Cloud.
     #[must_use]
     pub fn random() -> Self {
-        let mut text = uuid::Uuid::new_v4().hyphenated().to_string();
-        text.make_ascii_uppercase();
-        Self(text.into())
+        let mut text = [0; Hyphenated::LENGTH];
+        Uuid::new_v4().hyphenated().encode_upper(&mut text);
+        Self(Id::Ours(text))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // Never fails: a UUID is ASCII.
+            Id::Ours(text) => str::from_utf8(text).unwrap_or_default(),
+            Id::Theirs(text) => text,
+        }
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for RequestId {}
+
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

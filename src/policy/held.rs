@@ -1,7 +1,7 @@
 //! Answers under lock, and what opens them.
 
 use super::Permit;
-use crate::audit::{Audit, Outcome, Receipt};
+use crate::audit::{Audit, Outcome, Receipt, Record};
 use crate::fault::{Fault, Kind};
 use crate::kms::{Answer, Decrypted, Encrypted, KeyId, KeyState, KeyVersion, Reply, RequestId};
 use crate::secret::Secret;
@@ -37,11 +37,14 @@ impl<'p> Release<'p> {
     /// The record of `held` going out as `outcome`, accepted.
     fn record(&self, held: &Held, outcome: Outcome) -> Result<Receipt, Fault> {
         // Our own upkeep has no release.
-        let mut record = self.permit.record(outcome).ok_or(Fault::proxy(Kind::Forbidden))?;
-        record.key = held.key().cloned();
-        record.version = held.version().cloned();
-        record.request_id = Some(held.answer.request_id.clone());
-        record.kms_request_id = Some(held.source.clone());
+        let caller = self.permit.holder.caller().ok_or(Fault::proxy(Kind::Forbidden))?;
+        let record = || Record {
+            key: held.key().cloned(),
+            version: held.version().cloned(),
+            request_id: Some(held.answer.request_id.clone()),
+            kms_request_id: Some(held.source.clone()),
+            ..self.permit.record(caller, outcome)
+        };
         self.audit.accept(record).map_err(|_| Fault::proxy(Kind::Unaudited))
     }
 }

@@ -50,7 +50,8 @@ where
         let (mut http, mut calls) = (shaken?, FuturesUnordered::new());
         member.overheard();
         let begin = |request, respond: SendResponse<Bytes>| {
-            call((self.0)(Arc::clone(&peer), request), respond, member.begin(), limits.request)
+            // In a box, because what `call` waits for is moved from one wait into the next, and then into `calls`.
+            call(Box::pin((self.0)(Arc::clone(&peer), request)), respond, member.begin(), limits.request)
         };
         let mut told = pin!(member.told());
         let mut timer = pin!(sleep_until(stay.due()));
