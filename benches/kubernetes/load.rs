@@ -19,6 +19,22 @@ pub(crate) struct Target {
     pub(crate) deks: Deks,
 }
 
+impl Target {
+    /// Asks ten times a second until the first DEK is served, or is refused.
+    pub(crate) fn await_answers(&self, served: bool) {
+        let mut line = Line::open(&self.socket);
+        loop {
+            line.begin(DECRYPT, &self.deks.at(0).0, ());
+            let mut got = None;
+            drain(&mut line, |(), message| got = Some(message.is_some()));
+            if got == Some(served) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 /// Requests, each with the plaintext that must come back.
 #[derive(Clone)]
 pub(crate) struct Deks(Arc<[(Vec<u8>, [u8; 32])]>);
@@ -181,6 +197,8 @@ pub(crate) enum Flood {
 
 /// Floods until told to stop; returns how many calls were answered with a message, and how many with a refusal.
 pub(crate) fn flood(target: &Target, flood: Flood, stop: &AtomicBool) -> (u64, u64) {
+    // It shall cost the daemon, and not the client that is measured beside it.
+    rustix::process::nice(10).unwrap();
     let mut lines = lines(&target.socket);
     let (start, mut sent, mut answered, mut refused) = (Instant::now(), 0, 0, 0);
     let write = encrypt(&[0x33; 32]);
@@ -201,7 +219,6 @@ pub(crate) fn flood(target: &Target, flood: Flood, stop: &AtomicBool) -> (u64, u
             line.flush();
             line.listen(|(), message| if message.is_some() { answered += 1 } else { refused += 1 });
         }
-        // It shall cost the daemon, and not the client that is measured beside it.
         std::thread::sleep(Duration::from_micros(500));
     }
     (answered, refused)

@@ -11,7 +11,8 @@ use crate::process::{self, text};
 use crate::processors::Processors;
 use crate::table::Table;
 
-/// In turns: alone, beside a flood of writes, alone, beside a flood of reads under a refused key. The KMS takes 20 ms.
+/// In turns: alone, beside a flood of writes through another daemon and through the same, alone, beside a flood of reads
+/// under a refused key. The KMS takes 20 ms.
 pub(crate) fn by_side(rounds: usize, span: Duration) {
     let dir = tempfile::tempdir().unwrap();
     // A real one is on another machine: this one has what processor time the others leave.
@@ -21,29 +22,42 @@ pub(crate) fn by_side(rounds: usize, span: Duration) {
     let keys = [&loud_key, &banned_key].map(|key| text(key, "key_id"));
     let processors = Processors::parted();
     processors.for_servers();
-    let _daemon = process::serve(dir.path(), &config(&kms, keys, dir.path()));
+    let apart = dir.path().join("apart");
+    std::fs::create_dir(&apart).unwrap();
+    let _daemons = [dir.path(), &apart].map(|dir| process::serve(dir, &config(&kms, keys, dir)));
     processors.for_client();
-    let target = |name| {
-        let socket = dir.path().join(format!("{name}.sock"));
+    let target = |dir: &Path, name| {
+        let socket = dir.join(format!("{name}.sock"));
         Target { name, deks: Deks::encrypt(&socket, DEKS), socket }
     };
-    let (calm, loud, banned) = (target("calm"), target("loud"), target("banned"));
+    let [calm, loud, banned] = ["calm", "loud", "banned"].map(|name| target(dir.path(), name));
+    let loud_apart = target(&apart, "loud");
     process::steer(&kms, "PUT", "/behaviour", r#"{"latency":"20ms"}"#);
     let mut floods = Table::new("flooded", "alone");
+    let mut shares = Table::new("shared", "apart");
     let mut refusals = Table::new("refused", "alone");
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
         measure(&mut floods, "alone", &calm, span);
-        let told = beside(&loud, Flood::Writes, || measure(&mut floods, "flooded", &calm, span));
+        let told = beside(&loud_apart, Flood::Writes, || measure(&mut shares, "apart", &calm, span));
+        println!("  the flood through another daemon: {} calls answered, {} refused", told.0, told.1);
+        let told = beside(&loud, Flood::Writes, || {
+            measure(&mut floods, "flooded", &calm, span);
+            measure(&mut shares, "shared", &calm, span);
+        });
         println!("  the flood: {} calls answered, {} refused", told.0, told.1);
         measure(&mut refusals, "alone", &calm, span);
         process::steer(&kms, "POST", &format!("/keys/{}/disable", keys[1]), "");
+        banned.await_answers(false);
         let told = beside(&banned, Flood::Reads, || measure(&mut refusals, "refused", &calm, span));
         println!("  under the refused key: {} calls answered, {} refused", told.0, told.1);
         process::steer(&kms, "POST", &format!("/keys/{}/enable", keys[1]), "");
+        banned.await_answers(true);
     }
     println!("\nanother provider floods the KMS with Encrypts, 256 at a time:");
     floods.print();
+    println!("\nthe same flood, through this daemon and through a daemon of its own on the same machine:");
+    shares.print();
     println!("\nanother provider's key is disabled, and it asks for 2,000 Decrypts a second:");
     refusals.print();
 }
