@@ -27,6 +27,7 @@ use crate::claim::{Peer, PeerOrigin, UnixPeer};
 use crate::clock::{Clock, Moment};
 use crate::engine::Engine;
 use crate::listener::Listener;
+use crate::warm::Keeper;
 
 pub mod status;
 
@@ -47,18 +48,20 @@ pub struct Config {
 pub struct Health {
     clock: Arc<dyn Clock>,
     engines: Vec<Arc<Engine>>,
+    warming: Option<Arc<Keeper>>,
     beat_ms: AtomicU64,
     listening: AtomicBool,
     draining: AtomicBool,
 }
 
 impl Health {
-    /// Not listening yet, over `engines`.
+    /// Not listening yet, over `engines`, whose working set `warming` keeps, if anybody does.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>) -> Arc<Self> {
+    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>, warming: Option<Arc<Keeper>>) -> Arc<Self> {
         let health = Self {
             clock,
             engines,
+            warming,
             beat_ms: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -106,6 +109,16 @@ impl Health {
             obstacles.push(format!("upstream {} has no credentials", engine.ledger().upstream()));
         }
         obstacles
+    }
+
+    /// What a daemon that is ready adds to that: how far it has come with its working set, if it still is about that. Who is
+    /// served meanwhile is served as ever, so this is no obstacle.
+    fn remark(&self) -> String {
+        let progress = self.warming.as_ref().map(|warming| warming.progress()).unwrap_or_default();
+        match progress.left() {
+            0 => "ok\n".to_owned(),
+            left => format!("ok, warming up: {left} of {} DEKs left\n", progress.members),
+        }
     }
 
     fn uptime_ms(&self) -> u64 {
@@ -250,7 +263,7 @@ fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &He
         "/livez" if health.is_live() => text(StatusCode::OK, "ok\n".to_owned()),
         "/livez" => text(StatusCode::SERVICE_UNAVAILABLE, "the data path takes no turns\n".to_owned()),
         "/readyz" => match health.obstacles() {
-            none if none.is_empty() => text(StatusCode::OK, "ok\n".to_owned()),
+            none if none.is_empty() => text(StatusCode::OK, health.remark()),
             obstacles => text(StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
         },
         _ => text(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n".to_owned()),

@@ -18,7 +18,7 @@ use crate::admin::{Desk, Health};
 use crate::audit::Audit;
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
-use crate::clock::{Clock, Deadline, System};
+use crate::clock::{Clock, System};
 use crate::config::{Address, CallerPlan, FacePlan, Kms, ListenerPlan, Plan, UpstreamPlan};
 use crate::engine::{Direct, Engine, Parts};
 use crate::guard;
@@ -31,7 +31,7 @@ use crate::systemd::{Inherited, Notifier, watchdog_period};
 use crate::upstream::Upstream;
 use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
-use crate::watch::{self, Watch};
+use crate::warm::Keeper;
 
 mod answering;
 mod aside;
@@ -39,12 +39,14 @@ mod audited;
 mod doors;
 pub mod embedded;
 mod pulse;
+mod upkeep;
 
 use answering::Answering;
 use aside::{Sockets, observer, private};
 use doors::{Entrance, Face};
 pub use embedded::Options;
 use pulse::{Signals, notify, until_told};
+use upkeep::Upkeep;
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,7 @@ pub struct House {
     metrics: PrometheusHandle,
     admin: Option<Listener>,
     audit: Arc<Audit>,
+    working_set: Option<Arc<Keeper>>,
 }
 
 impl House {
@@ -116,6 +119,7 @@ impl House {
             observer: plan.metrics.map(observer).transpose()?,
             admin: None,
             audit: Audit::off(),
+            working_set: None,
             clock,
             metrics,
             runtime: Builder::new_current_thread().build().map_err(runtime_error)?,
@@ -151,6 +155,7 @@ impl House {
             let respond = respond.ok_or_else(|| Error::Config("a listener names no upstream".to_owned()))?;
             self.open(listener, respond, Arc::clone(&door), inherited)?;
         }
+        self.working_set = upkeep::keeper(plan.working_set, &self.cache, &self.engines);
         self.admin = plan.admin.map(|address| private("admin", &address, inherited)).transpose()?;
         for name in inherited.left() {
             warn!(name, "systemd passed a socket that no listener takes; whoever connects to it will hang");
@@ -256,10 +261,10 @@ impl House {
         steering: Option<Listener>,
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
-        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, doors, observer, metrics, admin, audit } =
-            self;
+        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, .. } = self;
+        let Self { doors, observer, metrics, admin, audit, working_set, .. } = self;
         let desk = Desk::new(Arc::clone(&clock), engines.clone());
-        let health = Health::new(clock, engines.clone());
+        let health = Health::new(clock, engines.clone(), working_set.clone());
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let steering = steering.zip(locals.into_iter().next());
         let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
@@ -270,14 +275,7 @@ impl House {
         let outcome = runtime.block_on(async {
             // Before anybody hears that it is ready, and may stop it.
             let signals = Signals::new()?;
-            for engine in engines {
-                let watch = Watch::new(engine, tasks.clone());
-                tokio::spawn(watch.run(stop.clone()));
-            }
-            tokio::spawn(watch::sweep(cache, stop.clone()));
-            for kms in kms {
-                tokio::spawn(async move { prime(&kms).await });
-            }
+            Upkeep { engines, cache, kms, working_set: working_set.clone() }.start(&tasks, &stop);
             let listening = doors::open(doors, &stop);
             health.listening();
             announce();
@@ -297,6 +295,9 @@ impl House {
             io::Result::Ok(())
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
+        if let Some(keeper) = working_set {
+            keeper.save();
+        }
         // Nobody is left who could release anything.
         audit.close();
         drained.cancel();
@@ -357,13 +358,6 @@ fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-async fn prime(kms: &Aliyun) {
-    let deadline = Deadline::after(System.now(), PRIME);
-    if let Err(lack) = kms.prime(deadline).await {
-        warn!(%lack, "no credentials yet; asking again with the first call");
-    }
-}
-
 fn harden(memory: &guard::Config) -> Result<(), Error> {
     for weak in guard::harden_process() {
         warn!(%weak, "the process could not be hardened");
@@ -394,4 +388,3 @@ fn runtime_error(error: impl std::fmt::Display) -> Error {
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(15);
 const BEAT: Duration = Duration::from_secs(1);
-const PRIME: Duration = Duration::from_secs(10);

@@ -111,6 +111,12 @@ impl Cache {
         Fingerprint { hash: mac.finalize().into_bytes().into(), part }
     }
 
+    /// Whether `share` has a part of its own.
+    #[must_use]
+    pub fn shares(&self, share: &CallerName) -> bool {
+        self.shares.contains_key(share)
+    }
+
     fn part(&self, fingerprint: &Fingerprint) -> &moka::sync::Cache<Fingerprint, Arc<Entry>> {
         &self.parts[fingerprint.part]
     }
@@ -138,6 +144,7 @@ impl Cache {
         if let Some(sealed) = sealed {
             let entry = Entry {
                 fingerprint: fill.fingerprint,
+                share: fill.share.clone(),
                 source: fill.source.clone(),
                 mark: scope.mark(),
                 epoch,
@@ -169,6 +176,21 @@ impl Cache {
     pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
         let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
         entries.filter(|entry| entry.scope().upstream() == upstream).map(|entry| Arc::clone(entry.dek())).collect()
+    }
+
+    /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
+    #[must_use]
+    pub fn hottest(&self) -> Vec<Arc<Entry>> {
+        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
+        let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
+        stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
+        stamped.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// A number that is another whenever other calls than before are answered from here.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.index.changes()
     }
 
     /// A failure of an equal call that is recent enough to stand for this one.
@@ -230,6 +252,8 @@ impl Cache {
 pub struct Fill<'a> {
     /// Of which call.
     pub fingerprint: Fingerprint,
+    /// For whom: as in the fingerprint.
+    pub share: &'a CallerName,
     /// The call itself, to ask it again.
     pub call: &'a Decrypt,
     /// When it was sent.
@@ -346,6 +370,7 @@ mod tests {
         let (key, version) = (KeyId::new("key"), KeyVersion::new("1"));
         let fill = Fill {
             fingerprint,
+            share: &CallerName::new("a"),
             call: &call,
             asked: ledger.ask(),
             key: &key,

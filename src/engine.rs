@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Outcome;
-use crate::auth::Caller;
+use crate::auth::{Caller, CallerName};
 use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Evidence, Fault, Kind};
@@ -84,8 +84,16 @@ enum Landed {
 enum Purpose {
     /// The entry is getting old: ask although it is still served.
     Refresh,
-    /// Somebody wants the answer.
+    /// Somebody wants the answer, or may.
     Want,
+}
+
+/// A Decrypt, and for whom its answer is kept.
+#[derive(Clone, Debug)]
+struct Question {
+    share: CallerName,
+    fingerprint: Fingerprint,
+    call: Decrypt,
 }
 
 impl Engine {
@@ -116,6 +124,12 @@ impl Engine {
         self.parts.cache.max_age()
     }
 
+    /// Whether the cache has room of its own for `share`.
+    #[must_use]
+    pub fn shares(&self, share: &CallerName) -> bool {
+        self.parts.cache.shares(share)
+    }
+
     /// As whom the upstream asks.
     #[must_use]
     pub fn identity(&self) -> Arc<str> {
@@ -142,7 +156,10 @@ impl Engine {
                 return Ok(answer);
             }
             // In a box, as all that a hit does not need: every call is moved, and most of them are hits.
-            Ok(None) => Box::pin(self.fly(permit, fingerprint, call, deadline)).await,
+            Ok(None) => {
+                let question = Question { share: share.clone(), fingerprint, call };
+                Box::pin(self.fly(permit, question, deadline)).await
+            }
             Err(fault) => Err(fault),
         };
         match &outcome {
@@ -183,11 +200,11 @@ impl Engine {
     async fn fly(
         self: &Arc<Self>,
         permit: &Permit,
-        fingerprint: Fingerprint,
-        call: Decrypt,
+        question: Question,
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
-        let launch = || Arc::clone(self).fill(permit.clone(), fingerprint, call, Purpose::Want);
+        let fingerprint = question.fingerprint;
+        let launch = || Arc::clone(self).fill(permit.clone(), question, Purpose::Want);
         let waiting = self.flights.join(&fingerprint, launch);
         let left = deadline.remaining(self.parts.clock.now());
         let (role, landing) = timeout(left, waiting).await.map_err(|_| Fault::kms(Kind::TimedOut))?;
@@ -224,7 +241,8 @@ impl Engine {
         }
     }
 
-    async fn fill(self: Arc<Self>, permit: Permit, fingerprint: Fingerprint, call: Decrypt, why: Purpose) -> Landing {
+    async fn fill(self: Arc<Self>, permit: Permit, question: Question, why: Purpose) -> Landing {
+        let Question { share, fingerprint, call } = question;
         let now = self.parts.clock.now();
         let before = self.parts.cache.find(&permit, &fingerprint, now);
         if why == Purpose::Want {
@@ -243,7 +261,7 @@ impl Engine {
                 self.parts.ledger.weigh(fault, scope.as_deref());
                 self.parts.cache.remember(fingerprint, fault, self.parts.clock.now());
             })?;
-            match self.keep(asked, fingerprint, &call, held) {
+            match self.keep(asked, &share, fingerprint, &call, held) {
                 Ok(landed) => return Ok(landed),
                 Err(Stale::Refused(fault)) => return Err(fault),
                 Err(Stale::Suspended) => {}
@@ -252,12 +270,19 @@ impl Engine {
         Err(Fault::kms(Kind::Lapsed))
     }
 
-    fn keep(&self, asked: Asked, fingerprint: Fingerprint, call: &Call, held: Held) -> Result<Landed, Stale> {
+    fn keep(
+        &self,
+        asked: Asked,
+        share: &CallerName,
+        fingerprint: Fingerprint,
+        call: &Call,
+        held: Held,
+    ) -> Result<Landed, Stale> {
         let Call::Decrypt(call) = call else { return Err(Stale::Refused(Fault::proxy(Kind::Internal))) };
         let kept = held.sealed_by(|reply| {
             let Decrypted { plaintext, key, version } = reply;
             let (plaintext, source) = (plaintext.expose(), held.source());
-            let fill = Fill { fingerprint, call, asked, key, version, plaintext, source };
+            let fill = Fill { fingerprint, share, call, asked, key, version, plaintext, source };
             self.parts.cache.keep(&self.parts.ledger, &fill)
         });
         let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
@@ -297,15 +322,26 @@ impl Engine {
             if !entry.fresh(self.parts.clock.now()) {
                 continue;
             }
-            let fingerprint = entry.fingerprint();
-            let permit = self.parts.policy.upkeep();
-            let fill = || Arc::clone(self).fill(permit, fingerprint, entry.call().clone(), Purpose::Refresh);
+            let (fingerprint, share, call) = (entry.fingerprint(), entry.share().clone(), entry.call().clone());
+            let (permit, question) = (self.parts.policy.upkeep(), Question { share, fingerprint, call });
+            let fill = || Arc::clone(self).fill(permit, question, Purpose::Refresh);
             // What it brought is in the cache; that it failed is in the ledger.
             let (_, landing) = self.flights.join(&fingerprint, fill).await;
             if matches!(&landing, Ok(Err(fault)) if Evidence::of(fault) == Evidence::Silence) {
                 return;
             }
         }
+    }
+
+    /// Asks for `call` on our own account, so that its answer is there when somebody of `share` wants it; asks nobody where it
+    /// is there already. Not a flight that callers could join: it waits behind all of them, and they shall not.
+    ///
+    /// # Errors
+    /// The KMS's, after its consequences have been drawn.
+    pub async fn warm(self: &Arc<Self>, share: &CallerName, call: Decrypt) -> Result<(), Fault> {
+        let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
+        let question = Question { share: share.clone(), fingerprint, call };
+        Arc::clone(self).fill(self.parts.policy.warm_up(), question, Purpose::Want).await.map(drop)
     }
 
     /// Suspends all leases if the wall clock and the boot clock have parted since the last look: a restored snapshot,

@@ -31,8 +31,10 @@ pub mod policy;
 
 pub mod cache;
 pub mod upstream;
+pub mod working_set;
 
 pub mod engine;
+pub mod warm;
 pub mod watch;
 
 pub mod admin;

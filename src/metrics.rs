@@ -67,6 +67,8 @@ pub const AUDIT_QUEUE: &str = "kmsproxy_audit_queue_records";
 pub const AUDIT_SEQUENCE: &str = "kmsproxy_audit_sequence";
 /// 1 while the audit log cannot be written.
 pub const AUDIT_FAILING: &str = "kmsproxy_audit_failing";
+/// DEKs that were cached before the start and are still to be unwrapped again, by upstream.
+pub const WARM_UP_LEFT: &str = "kmsproxy_warm_up_left";
 /// 1, with the version as label.
 pub const BUILD: &str = "kmsproxy_build_info";
 
@@ -101,6 +103,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(AUDIT_QUEUE, "Audit records that wait to be written");
     describe_gauge!(AUDIT_SEQUENCE, "The number of the last audit record written");
     describe_gauge!(AUDIT_FAILING, "1 while the audit log cannot be written");
+    describe_gauge!(WARM_UP_LEFT, "DEKs of the working set that are still to be unwrapped again");
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);

@@ -128,6 +128,12 @@ impl Policy {
         Permit { holder: Holder::Upkeep, action: Action::Decrypt, requested: None, ciphertext: None }
     }
 
+    /// As [`Policy::upkeep`], for what nobody has asked for in the life of this process and somebody may.
+    #[must_use]
+    pub const fn warm_up(&self) -> Permit {
+        Permit { holder: Holder::WarmUp, action: Action::Decrypt, requested: None, ciphertext: None }
+    }
+
     /// As [`Policy::upkeep`], for what cannot wait behind callers: the probes that leases live by.
     #[must_use]
     pub const fn probe(&self) -> Permit {
@@ -168,7 +174,7 @@ impl Policy {
         let grants = self.grants.load();
         let rules = match &permit.holder {
             Holder::Caller { caller, .. } => grants.get(caller.name()).map_or(&[][..], |grant| &grant.rules),
-            Holder::Probe | Holder::Upkeep => &[],
+            Holder::Probe | Holder::Upkeep | Holder::WarmUp => &[],
         };
         if rules.iter().any(covers) {
             Ok(Release::new(&self.audit, permit))
@@ -200,6 +206,7 @@ enum Holder {
     Caller { caller: Caller, share: CallerName },
     Probe,
     Upkeep,
+    WarmUp,
 }
 
 impl Permit {
@@ -208,7 +215,7 @@ impl Permit {
     pub const fn share(&self) -> Option<&CallerName> {
         match &self.holder {
             Holder::Caller { share, .. } => Some(share),
-            Holder::Probe | Holder::Upkeep => None,
+            Holder::Probe | Holder::Upkeep | Holder::WarmUp => None,
         }
     }
 
@@ -222,6 +229,12 @@ impl Permit {
     #[must_use]
     pub const fn is_urgent(&self) -> bool {
         matches!(self.holder, Holder::Probe)
+    }
+
+    /// Whether it goes after everything else.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.holder, Holder::WarmUp)
     }
 
     /// What is asked.
@@ -251,7 +264,7 @@ impl Holder {
     const fn caller(&self) -> Option<&Caller> {
         match self {
             Self::Caller { caller, .. } => Some(caller),
-            Self::Probe | Self::Upkeep => None,
+            Self::Probe | Self::Upkeep | Self::WarmUp => None,
         }
     }
 }

@@ -18,6 +18,8 @@ mod sharing;
 mod time;
 #[path = "semantics/versions.rs"]
 mod versions;
+#[path = "semantics/warm.rs"]
+mod warm;
 
 use std::collections::HashMap;
 use std::sync::Arc;

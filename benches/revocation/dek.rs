@@ -1,6 +1,6 @@
 //! One DEK, and how to ask for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -59,30 +59,43 @@ pub(crate) struct Seen {
     pub(crate) refusal: Option<String>,
 }
 
-/// A kept-alive connection.
-pub(crate) struct Line(SendRequest<Full<Bytes>>);
+/// A kept-alive connection, opened anew where the daemon has let it go: as one that has rested, or one that was answered
+/// with a refusal.
+pub(crate) struct Line {
+    socket: PathBuf,
+    sender: SendRequest<Full<Bytes>>,
+}
 
 impl Line {
     pub(crate) async fn open(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        Self(sender)
+        Self { socket: socket.to_owned(), sender }
     }
 
     async fn call(&mut self, form: Bytes) -> (u16, Value) {
+        for _ in 0..ATTEMPTS_MAX {
+            match timeout(PATIENCE, self.attempt(form.clone())).await.expect("an answer") {
+                Ok((status, body)) => return (status, serde_json::from_slice(&body).unwrap()),
+                Err(error) => {
+                    assert!(!error.is_parse(), "{error}");
+                    *self = Self::open(&self.socket.clone()).await;
+                }
+            }
+        }
+        panic!("{ATTEMPTS_MAX} connections ended without an answer")
+    }
+
+    async fn attempt(&mut self, form: Bytes) -> hyper::Result<(u16, Bytes)> {
         let request = http::Request::post("/")
             .header("host", "localhost")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Full::new(form))
             .unwrap();
-        self.0.ready().await.unwrap();
-        let answer = async {
-            let (head, body) = self.0.send_request(request).await.unwrap().into_parts();
-            (head.status.as_u16(), body.collect().await.unwrap().to_bytes())
-        };
-        let (status, body) = timeout(PATIENCE, answer).await.expect("an answer");
-        (status, serde_json::from_slice(&body).unwrap())
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        Ok((head.status.as_u16(), body.collect().await?.to_bytes()))
     }
 }
 
@@ -95,5 +108,6 @@ fn form(action: &str, parameters: &[(&str, &str)]) -> Bytes {
     form.into()
 }
 
+const ATTEMPTS_MAX: usize = 5;
 /// Longer than a listener takes by default, on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 
 use super::Fingerprint;
+use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::Fault;
 use crate::kms::{Decrypt, Decrypted, KeyId, KeyVersion, RequestId};
@@ -19,6 +20,7 @@ use crate::seal::Sealed;
 #[derive(Debug)]
 pub struct Entry {
     pub(super) fingerprint: Fingerprint,
+    pub(super) share: CallerName,
     pub(super) mark: Mark,
     pub(super) epoch: Epoch,
     pub(super) sealed: Sealed,
@@ -65,6 +67,12 @@ impl Entry {
     #[must_use]
     pub const fn scope(&self) -> &Arc<Scope> {
         self.mark.scope()
+    }
+
+    /// The callers that it may be given to, as far as policy allows: a caller, or a group.
+    #[must_use]
+    pub const fn share(&self) -> &CallerName {
+        &self.share
     }
 
     /// The call that it answers.

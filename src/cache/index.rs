@@ -1,5 +1,6 @@
 //! Where a hit finds its entry.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
@@ -16,11 +17,13 @@ use super::{Entry, Fingerprint};
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[RwLock<HashTable<Arc<Entry>>>]>,
+    /// Entries that came, and not in the place of another, or went.
+    changes: AtomicU64,
 }
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), changes: AtomicU64::default() }
     }
 
     pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
@@ -43,6 +46,9 @@ impl Index {
         };
         // What it held is let go without the lock.
         drop(shard);
+        if replaced.is_none() {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         drop(replaced);
     }
 
@@ -51,10 +57,15 @@ impl Index {
         let mut shard = self.shard(&entry.fingerprint).write().unwrap_or_else(PoisonError::into_inner);
         if let Ok(slot) = shard.find_entry(hash(&entry.fingerprint), |other| Arc::ptr_eq(other, entry)) {
             drop(slot.remove());
+            self.changes.fetch_add(1, Ordering::Relaxed);
         }
         if shard.len() < shard.capacity() / 4 {
             shard.shrink_to(0, |other| hash(&other.fingerprint));
         }
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> usize {

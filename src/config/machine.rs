@@ -164,6 +164,20 @@ impl<'m> Machine<'m> {
         self.writable(path, &shown.to_string())
     }
 
+    /// A file that is written anew each time, beside itself: its directory must be there, and ours to write in.
+    pub(super) fn replaceable(&self, path: &Path) -> Result<(), Wrong> {
+        let shown = path.display();
+        if !path.is_absolute() {
+            return Err((format!("{shown} is not an absolute path"), "write the path from / on".to_owned()));
+        }
+        if self.rooted(path).is_dir() {
+            return Err((format!("{shown} is a directory"), "name a file in it".to_owned()));
+        }
+        self.parent(path)?;
+        let parent = path.parent().unwrap_or(path);
+        self.writable(parent, &format!("the directory {}", parent.display()))
+    }
+
     fn writable(&self, path: &Path, shown: &str) -> Result<(), Wrong> {
         rustix::fs::access(self.rooted(path), Access::WRITE_OK).map_err(|_| {
             (

@@ -14,6 +14,7 @@ use crate::guard;
 use crate::lease;
 use crate::listener::{self, Provider};
 use crate::policy::Rule;
+use crate::working_set;
 
 /// A configuration that cannot be wrong any more, as far as can be known without the network.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Plan {
     pub admin: Option<Address>,
     /// The audit log, if any.
     pub audit: Option<audit::Terms>,
+    /// Where the working set is kept, if anywhere.
+    pub working_set: working_set::Config,
     pub(super) places: Vec<(SocketAddr, Place)>,
 }
 

@@ -14,6 +14,7 @@ use crate::listener;
 use crate::metrics;
 use crate::policy;
 use crate::upstream::{aliyun, local};
+use crate::working_set;
 
 /// Every setting, defaults filled in. It must not contain a secret: only where secrets are. That is why it can be
 /// printed, and why inline secrets are refused on reading.
@@ -29,6 +30,7 @@ pub struct Config {
     pub(super) memory: guard::Config,
     pub(super) admin: admin::Config,
     pub(super) audit: audit::Config,
+    pub(super) working_set: working_set::Config,
     /// Every name that is written, also of what could not be read: a reference to it is not a second mistake.
     pub(super) named: Named,
 }
@@ -49,6 +51,7 @@ impl Config {
         whole.insert("memory".to_owned(), toml::Value::try_from(self.memory)?);
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
         whole.insert("audit".to_owned(), toml::Value::try_from(&self.audit)?);
+        whole.insert("working_set".to_owned(), toml::Value::try_from(&self.working_set)?);
         toml::to_string_pretty(&whole)
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::config::address::{Address, FORMS};
 use crate::config::audit::audit;
 use crate::config::callers::callers;
-use crate::config::check::{directory, positive};
+use crate::config::check::{directory, noted, positive};
 use crate::config::key::{Key, Place};
 use crate::config::listeners::listeners;
 use crate::config::machine::Machine;
@@ -24,6 +24,10 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         findings.add(&key, "is 0", "write at least 1; the default of 100000 DEKs takes about 100 MB");
     }
     positive(config.cache.max_age, &Key::of(["cache", "max_age"]), findings);
+    positive(config.working_set.save, &Key::of(["working_set", "save"]), findings);
+    if let Some(path) = &config.working_set.file {
+        noted(machine.replaceable(path), &Key::of(["working_set", "file"]), findings);
+    }
     let mut plan = Plan {
         upstreams,
         listeners: Vec::new(),
@@ -33,6 +37,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         metrics: metrics(config, findings),
         admin: admin(config, machine, findings),
         audit: audit(&config.audit, machine, findings),
+        working_set: config.working_set.clone(),
         places: Vec::new(),
     };
     let own = [Key::of(["metrics", "address"]), Key::of(["admin", "address"])];

@@ -227,6 +227,12 @@ impl Dek {
         &self.version.name
     }
 
+    /// When a caller last asked for it; none where nobody has.
+    #[must_use]
+    pub fn last_asked(&self) -> Option<Moment> {
+        self.asked.moment()
+    }
+
     /// A caller who may have it asks for it at `now`, whether or not the lease allows it. Within one millisecond, all but
     /// the first only read.
     pub fn asked(&self, now: Moment) {

@@ -336,6 +336,7 @@ fn lane(permit: &Permit) -> Lane {
         }
         (Some(share), _) => Priority::Call(share.clone()),
         (None, _) if permit.is_urgent() => Priority::Probe,
+        (None, _) if permit.is_idle() => Priority::WarmUp,
         (None, _) => Priority::Refresh,
     }
 }

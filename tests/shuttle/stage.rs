@@ -94,6 +94,7 @@ impl Stage {
         held.sealed_by(|reply| {
             let Decrypted { plaintext, key, version } = reply;
             let fill = Fill {
+                share: &CallerName::new("a"),
                 fingerprint,
                 call: &call,
                 asked,

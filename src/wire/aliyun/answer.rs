@@ -341,6 +341,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_number_in_a_document_is_handed_on_as_it_was_heard() {
+        let number = "133333333333333333333333336333333333333333333333330";
+        let body = format!(r#"{{"Keys":{{"Rent":{number}}},"RequestId":"r"}}"#);
+        let answer = decode(Action::ListKeys, StatusCode::OK, &HeaderMap::new(), body.as_bytes()).unwrap();
+        let again: Value = serde_json::from_slice(encode(&answer).expose()).unwrap();
+        assert_eq!(again["Keys"]["Rent"].to_string().parse::<f64>(), number.parse::<f64>());
+    }
+
     fn replies() -> impl Strategy<Value = (Action, Reply)> {
         let parts = ("\\PC{1,20}", "\\PC{0,20}", vec(any::<u8>(), 1..100), vec(any::<u8>(), 1..100), 0..5);
         parts.prop_map(|(key, version, plaintext, ciphertext, which)| {

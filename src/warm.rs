@@ -1,0 +1,275 @@
+//! Warm when the storm comes: a daemon that starts unwraps again what the one before it had unwrapped, in parallel, behind
+//! everything that anybody asks for; and keeps the file up to date from which it, or the next one, begins.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::cache::{Cache, Entry, Fingerprint};
+use crate::engine::Engine;
+use crate::fault::{Evidence, Fault};
+use crate::kms::KeyId;
+use crate::metrics;
+use crate::working_set::{self, Member, Refused};
+
+/// What is to be unwrapped again in one upstream. Callers are not kept from asking for any of it: what they ask for first
+/// is there when its turn comes, and not asked for twice.
+#[derive(Debug)]
+pub struct WarmUp {
+    engine: Arc<Engine>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Member>,
+    asking: usize,
+    /// Under keys that were refused: not asked for again by us, and not forgotten either, for a key may be enabled again.
+    refused: Vec<Member>,
+    keys: HashSet<KeyId>,
+    progress: Progress,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Progress {
+    /// DEKs that were in the file.
+    pub members: usize,
+    /// Unwrapped since, by us or because somebody asked.
+    pub unwrapped: usize,
+    /// Refused by the KMS, or by then under a key that was.
+    pub refused: usize,
+}
+
+impl Progress {
+    /// DEKs whose turn is still to come.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.members - self.unwrapped - self.refused
+    }
+}
+
+impl WarmUp {
+    /// Of those of `members` that are of `engine`'s upstream and of a share that there is, in their order.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, members: &[Member]) -> Arc<Self> {
+        let ours = |member: &&Member| member.upstream == engine.ledger().upstream() && engine.shares(&member.share);
+        let waiting: VecDeque<_> = members.iter().filter(ours).cloned().collect();
+        let progress = Progress { members: waiting.len(), ..Progress::default() };
+        let state = State { waiting, progress, ..State::default() };
+        Arc::new(Self { engine, state: Mutex::new(state) })
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.state().progress
+    }
+
+    /// What is not in the cache yet.
+    #[must_use]
+    pub fn left(&self) -> Vec<Member> {
+        let state = self.state();
+        state.waiting.iter().chain(&state.refused).cloned().collect()
+    }
+
+    /// Asks for one after the other, some at a time, until nothing is left or until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let members = self.progress().members;
+        if members == 0 {
+            return;
+        }
+        let upstream = self.engine.ledger().upstream();
+        info!(upstream, members, "unwrapping again what was cached before the start");
+        let workers = (0..AT_ONCE).map(|_| Arc::clone(&self).work());
+        if stop.run_until_cancelled(futures_util::future::join_all(workers)).await.is_some() {
+            let Progress { unwrapped, refused, .. } = self.progress();
+            info!(upstream, unwrapped, refused, "warm");
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        let mut pause = PAUSE_FIRST;
+        while let Some(member) = self.next() {
+            match self.engine.warm(&member.share, member.call.clone()).await {
+                Err(fault) if is_passing(&fault) => {
+                    self.again(member);
+                    debug!(%fault, "warming up waits");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                outcome => {
+                    pause = PAUSE_FIRST;
+                    self.ended(member, outcome);
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Member> {
+        let mut state = self.state();
+        while let Some(member) = state.waiting.pop_front() {
+            if state.keys.contains(&member.key) {
+                state.put_aside(member);
+                continue;
+            }
+            state.asking += 1;
+            return Some(member);
+        }
+        None
+    }
+
+    fn again(&self, member: Member) {
+        let mut state = self.state();
+        state.asking -= 1;
+        state.waiting.push_front(member);
+    }
+
+    fn ended(&self, member: Member, outcome: Result<(), Fault>) {
+        let mut state = self.state();
+        state.asking -= 1;
+        match outcome {
+            Ok(()) => state.progress.unwrapped += 1,
+            Err(fault) if is_of_the_key(&fault) => {
+                state.keys.insert(member.key.clone());
+                state.put_aside(member);
+            }
+            // That ciphertext is not to be had any more; what it was is not ours to tell.
+            Err(_) => state.progress.refused += 1,
+        }
+        self.publish(state.progress);
+    }
+
+    fn publish(&self, progress: Progress) {
+        let upstream = self.engine.ledger().upstream().to_owned();
+        // Exact up to 2^53.
+        #[allow(clippy::cast_precision_loss)]
+        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => upstream).set(progress.left() as f64);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put_aside(&mut self, member: Member) {
+        self.progress.refused += 1;
+        self.refused.push(member);
+    }
+}
+
+/// Whether it is worth asking again later: the KMS could not be asked, or did not say anything about this one.
+fn is_passing(fault: &Fault) -> bool {
+    matches!(Evidence::of(fault), Evidence::Silence | Evidence::IdentityDoubted | Evidence::ScopeDoubted)
+}
+
+fn is_of_the_key(fault: &Fault) -> bool {
+    matches!(Evidence::of(fault), Evidence::KeyRefused | Evidence::IdentityRefused | Evidence::AccountRefused)
+}
+
+/// The file, and what is to be in it.
+#[derive(Debug)]
+pub struct Keeper {
+    path: PathBuf,
+    every: Duration,
+    cache: Arc<Cache>,
+    warm_ups: Vec<Arc<WarmUp>>,
+    written: Mutex<Option<Version>>,
+}
+
+/// What the file was last written from.
+type Version = (u64, usize);
+
+impl Keeper {
+    /// Reads the file, and keeps it from now on. What is not a working set of ours is passed over, with a warning, and
+    /// written over.
+    #[must_use]
+    pub fn open(path: PathBuf, every: Duration, cache: Arc<Cache>, engines: &[Arc<Engine>]) -> Arc<Self> {
+        let members = working_set::read(&path).unwrap_or_else(|error: Refused| {
+            warn!(file = %path.display(), %error, "the working set is not read; the cache starts cold");
+            Vec::new()
+        });
+        let warm_ups = engines.iter().map(|engine| WarmUp::new(Arc::clone(engine), &members)).collect();
+        Arc::new(Self { path, every, cache, warm_ups, written: Mutex::default() })
+    }
+
+    /// What is to be unwrapped, by upstream.
+    #[must_use]
+    pub fn warm_ups(&self) -> &[Arc<WarmUp>] {
+        &self.warm_ups
+    }
+
+    /// How far all of them have come together.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.warm_ups.iter().map(|warm_up| warm_up.progress()).fold(Progress::default(), |sum, one| Progress {
+            members: sum.members + one.members,
+            unwrapped: sum.unwrapped + one.unwrapped,
+            refused: sum.refused + one.refused,
+        })
+    }
+
+    /// Writes the file now and then, where it would be another than before, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let keeper = Arc::clone(&self);
+            // A walk of the cache and a write that waits for the disk.
+            if tokio::task::spawn_blocking(move || keeper.save()).await.is_err() {
+                warn!("writing the working set panicked, which is a defect");
+            }
+        }
+    }
+
+    /// Writes the file, where it would be another than before. That it cannot is said, and nothing else: the next start is
+    /// a colder one.
+    pub fn save(&self) {
+        let version = (self.cache.changes(), self.progress().left());
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written == Some(version) {
+            return;
+        }
+        match self.write() {
+            Ok(members) => {
+                *written = Some(version);
+                debug!(members, "the working set is written");
+            }
+            Err(error) => warn!(file = %self.path.display(), %error, "the working set cannot be written"),
+        }
+    }
+
+    fn write(&self) -> io::Result<usize> {
+        // Before the cache, so that nothing is in neither: what moves from one to the other meanwhile is in both.
+        let left: Vec<Member> = self.warm_ups.iter().flat_map(|warm_up| warm_up.left()).collect();
+        let member = |entry: Arc<Entry>| Member {
+            upstream: entry.scope().upstream().to_owned(),
+            share: entry.share().clone(),
+            key: entry.key().clone(),
+            call: entry.call().clone(),
+        };
+        let cached = self.cache.hottest().into_iter().map(member);
+        let members: Vec<_> = cached.chain(left).collect();
+        let mut seen = HashSet::new();
+        let distinct: Vec<_> = members.iter().filter(|member| seen.insert(fingerprint(&self.cache, member))).collect();
+        working_set::write(&self.path, &distinct)
+    }
+}
+
+fn fingerprint(cache: &Cache, member: &Member) -> Fingerprint {
+    cache.fingerprint(&member.upstream, &member.share, &member.call)
+}
+
+/// Questions of a warm-up at a time; the governor lets fewer through where the KMS takes fewer.
+const AT_ONCE: usize = 64;
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
