@@ -37,3 +37,5 @@ mod quota;
 mod state;
 #[path = "daemon/status.rs"]
 mod status;
+#[path = "daemon/warm.rs"]
+mod warm;

@@ -172,6 +172,9 @@ address = "127.0.0.1:0"
 
 [admin]
 address = "unix:{admin}"
+
+[working_set]
+file = "{working_set}"
 {kubernetes}"#,
             kms = self.kms_dir().display(),
             latency = options.kms_latency.as_millis(),
@@ -181,6 +184,7 @@ address = "unix:{admin}"
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
             admin = self.admin_socket().display(),
+            working_set = self.dir.join("working-set").display(),
             kubernetes = match mode {
                 Mode::Cached => self.kubernetes_config(),
                 Mode::Straight => String::new(),

@@ -172,7 +172,7 @@ pub(crate) async fn until<T>(what: &str, mut found: impl AsyncFnMut() -> Option<
     }
 }
 
-fn config(emulator: &Daemon, address: &str, setting: Setting) -> String {
+pub(crate) fn config(emulator: &Daemon, address: &str, setting: Setting) -> String {
     let dir = Path::new(emulator.at("ca_file")).parent().unwrap().display().to_string();
     let Setting { lease, probe, retries, timeout, upstream, audit } = setting;
     format!(

@@ -75,7 +75,8 @@ async fn what_was_asked_for_last_comes_first_and_a_refresh_is_no_asking() {
     }
     let file = dir.path().join("working-set");
     world.keeper(&file).save();
-    let blobs: Vec<_> = working_set::read(&file).unwrap().iter().map(|it| it.call.ciphertext.bytes().to_vec()).collect();
+    let blobs: Vec<_> =
+        working_set::read(&file).unwrap().iter().map(|it| it.call.ciphertext.bytes().to_vec()).collect();
     assert_eq!(blobs, [b"1", b"3", b"2"]);
 }
 
