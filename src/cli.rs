@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 use crate::audit::Destination;
 use crate::audit::verify::Verdict;
+use crate::bench::{BenchCommand, Failure};
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
 
@@ -93,6 +94,12 @@ enum Command {
     Status(ctl::StatusCommand),
     /// Look over an audit log
     Audit(ctl::AuditCommand),
+    /// Load a kmsproxy, or a KMS, and measure what comes of it
+    ///
+    /// Requests leave by schedule and latency counts from it (open loop), every plaintext is compared with what was put
+    /// in, and one that is wrong fails the run. Loads this machine only, unless told otherwise.
+    #[command(after_help = BENCH_HELP)]
+    Bench(BenchCommand),
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +158,8 @@ struct Embedded<const PORT: u16> {
 /// As [`main`], of a process that was started otherwise: `arguments` begin with the name of the program.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(message) => return parted(&message),
     };
@@ -164,6 +172,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
         Command::Audit(audit) => judged(audit.run(&environment)),
+        Command::Bench(bench) => {
+            let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            measured(bench.run(&words))
+        }
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
@@ -299,6 +311,15 @@ fn judged(result: Result<Verdict, ctl::AuditError>) -> Exit {
     }
 }
 
+fn measured(result: Result<(), Failure>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(failure @ Failure::Usage(_)) => ended(Exit::Usage, failure),
+        Err(failure @ Failure::Runtime(_)) => ended(Exit::Runtime, failure),
+        Err(failure @ Failure::Wrong(_)) => ended(Exit::Broken, failure),
+    }
+}
+
 fn mistaken(mistakes: &Mistakes) -> Exit {
     for mistake in mistakes.list() {
         say(format_args!("error: {mistake}"));
@@ -335,12 +356,13 @@ Start here:
   kmsproxy check --config FILE          look over a configuration
   kmsproxy serve --config FILE          run it
   kmsproxy status                       ask the one that runs
+  kmsproxy bench hit                    see what it does under load
 
 Exit codes:
    0  done, or stopped as asked
    1  an audit log is incomplete
   64  the command line makes no sense
-  65  an audit log is broken
+  65  an audit log is broken, or a benchmark was given a wrong plaintext
   70  it ran, and then could not go on
   75  somebody else listens on the address
   78  the configuration is wrong; `kmsproxy check` says where";
@@ -375,6 +397,21 @@ const EMULATOR_HELP: &str = "\
 Examples:
   kmsproxy emulator
   kmsproxy emulator --listen 127.0.0.1:0 --json";
+
+const BENCH_HELP: &str = "\
+Examples:
+  kmsproxy bench hit                                    all by itself: starts what it measures
+  kmsproxy bench hit --compare spawn bare --closed 64   beside a responder that looks at nothing
+  kmsproxy bench restart --face kubernetes-v1 --report restart.html
+  kmsproxy bench disable                                the revocation drill
+
+Exit codes:
+   0  measured, whatever the figures are
+  64  the command line makes no sense, or the target is not on this machine
+  65  a plaintext was wrong
+  70  nobody answers, or not enough of them
+
+docs/bench.md says what each number means.";
 
 const CHECK_HELP: &str = "\
 Examples:

@@ -13,7 +13,7 @@ pub enum Exit {
     Incomplete,
     /// 64 (`EX_USAGE`): the command line makes no sense.
     Usage,
-    /// 65 (`EX_DATAERR`): what was looked over has been changed.
+    /// 65 (`EX_DATAERR`): what was looked over has been changed, or a plaintext was not the one that was put in.
     Broken,
     /// 70 (`EX_SOFTWARE`): it ran, and then could not go on.
     Runtime,
