@@ -215,6 +215,7 @@ impl<S: Args> Played<S> {
             processors,
             progress: Progress::new(false),
             interrupted,
+            begun: System.now(),
             deadline: Deadline::after(System.now(), common.time_limit),
             patience: common.patience,
             threads: common.client_threads,

@@ -99,7 +99,7 @@ enum Command {
     /// Requests leave by schedule and latency counts from it (open loop), every plaintext is compared with what was put
     /// in, and one that is wrong fails the run. Loads this machine only, unless told otherwise.
     #[command(after_help = BENCH_HELP)]
-    Bench(BenchCommand),
+    Bench(Box<BenchCommand>),
 }
 
 #[derive(Debug, Args)]

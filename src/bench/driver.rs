@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::deks::Deks;
 use super::endpoint::Endpoint;
-use super::line::{Line, NO_CONNECTION, Reply, TIMED_OUT};
+use super::line::{Line, NO_CONNECTION, Reply, TIMED_OUT, UNPROCESSED};
 use super::load::Shared;
 use super::measured::{Measured, nanos};
 use super::source::{Call, Next, Source, What};
@@ -57,9 +57,10 @@ struct Driver<'a> {
     watched: Vec<Option<(u32, bool)>>,
     poll: OwnedFd,
     events: Vec<epoll::Event>,
-    ended: Vec<Call>,
-    /// A call that is due and has found no room.
-    held: Option<(Call, bool)>,
+    /// What has ended; or is to begin again, because the target says that it never looked at it.
+    ended: Vec<(Call, bool)>,
+    /// Calls that are due and have found no room, or are to begin again.
+    held: VecDeque<Call>,
     measured: Measured,
     looked: Duration,
     under_way: usize,
@@ -78,7 +79,7 @@ impl<'a> Driver<'a> {
             poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(EVENTS),
             ended: Vec::new(),
-            held: None,
+            held: VecDeque::new(),
             measured: Measured::new(drive.span),
             looked: Duration::ZERO,
             under_way: 0,
@@ -106,12 +107,12 @@ impl<'a> Driver<'a> {
             self.account(source);
             return Ok(false);
         }
-        if next == Next::Over && self.under_way == 0 && self.held.is_none() {
+        if next == Next::Over && self.under_way == 0 && self.held.is_empty() {
             return Ok(false);
         }
         let now = self.now();
         let wait = match next {
-            Next::At(then) if self.held.is_none() => self.wait_before(then.saturating_sub(now)),
+            Next::At(then) if self.held.is_empty() => self.wait_before(then.saturating_sub(now)),
             Next::At(_) | Next::Waiting | Next::Over | Next::Call(_) => LOOK_EVERY,
         };
         self.listen(wait)?;
@@ -131,11 +132,11 @@ impl<'a> Driver<'a> {
     fn begin_due(&mut self, source: &mut dyn Source) -> Next {
         let open = source.is_open();
         for _ in 0..BATCH {
-            let (call, waited) = match self.held.take() {
-                Some(held) => held,
+            let (call, waited) = match self.held.pop_front() {
+                Some(held) => (held, true),
                 None => match source.next(self.now()) {
                     Next::Call(call) => (call, false),
-                    other => return other,
+                    other @ (Next::At(_) | Next::Waiting | Next::Over) => return other,
                 },
             };
             let now = self.now();
@@ -146,7 +147,7 @@ impl<'a> Driver<'a> {
                 continue;
             }
             let Some(index) = self.with_room() else {
-                self.held = Some((call, true));
+                self.held.push_front(call);
                 return Next::Waiting;
             };
             if open && !waited {
@@ -270,9 +271,13 @@ impl<'a> Driver<'a> {
     /// Tells the source what has ended.
     fn account(&mut self, source: &mut dyn Source) {
         let now = self.now();
-        for call in self.ended.drain(..) {
+        for (call, again) in self.ended.drain(..) {
             self.under_way -= 1;
-            source.ended(call.lane, now);
+            if again {
+                self.held.push_back(call);
+            } else {
+                source.ended(call.lane, now);
+            }
         }
         // Lines are told of more than once; the list must not grow by that.
         if self.roomy.len() > 4 * self.lines.len() + EVENTS {
@@ -287,16 +292,19 @@ impl<'a> Driver<'a> {
 struct Tally<'t> {
     drive: &'t Drive<'t>,
     measured: &'t mut Measured,
-    ended: &'t mut Vec<Call>,
+    ended: &'t mut Vec<(Call, bool)>,
 }
 
 impl<'t> Tally<'t> {
-    fn new(drive: &'t Drive<'t>, measured: &'t mut Measured, ended: &'t mut Vec<Call>) -> Self {
+    fn new(drive: &'t Drive<'t>, measured: &'t mut Measured, ended: &'t mut Vec<(Call, bool)>) -> Self {
         Self { drive, measured, ended }
     }
 
     fn take(&mut self, call: Call, reply: &Reply<'_>) {
         let (shared, now) = (self.drive.shared, self.drive.shared.elapsed());
+        if matches!(reply, Reply::Lost(UNPROCESSED)) {
+            return self.ended.push((call, true));
+        }
         let verdict = match call.what {
             What::Decrypt(dek) => judge(reply, self.drive.deks.plain(dek)),
             What::Encrypt | What::Greeting => refused(reply).map_or(Verdict::Right, Verdict::Failed),
@@ -321,7 +329,7 @@ impl<'t> Tally<'t> {
                 }
             }
         }
-        self.ended.push(call);
+        self.ended.push((call, false));
     }
 }
 

@@ -121,4 +121,6 @@ impl<T> Line<T> {
 pub(super) const CLOSED: &str = "connection closed";
 pub(super) const TIMED_OUT: &str = "no answer in time";
 pub(super) const NO_CONNECTION: &str = "no connection";
+/// The target says that it never looked at the call: gRPC's clients begin it again, on another connection.
+pub(super) const UNPROCESSED: &str = "told to go";
 const NOT_HTTP: &str = "no HTTP";

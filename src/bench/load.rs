@@ -116,7 +116,7 @@ impl Load<'_> {
             driving: AtomicU64::new(u64::from(threads)),
             interrupted: Arc::clone(&self.interrupted),
         };
-        let span = self.expected / WINDOWS;
+        let span = (self.expected / WINDOWS).max(WINDOW_MIN);
         std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads)
                 .map(|part| {
@@ -147,4 +147,5 @@ impl Load<'_> {
 
 const TICK: Duration = Duration::from_millis(5);
 /// Moments in which a load is cut for its plots.
-const WINDOWS: u32 = 120;
+const WINDOWS: u32 = 60;
+const WINDOW_MIN: Duration = Duration::from_millis(20);

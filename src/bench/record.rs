@@ -85,6 +85,8 @@ pub struct Phase {
     pub callers: Option<u32>,
     /// Connections, which are kept.
     pub connections: usize,
+    /// When it began, in seconds from the start of the run.
+    pub begun_seconds: f64,
     /// From the start to the last answer.
     pub seconds: f64,
     /// Calls answered well.
@@ -193,6 +195,7 @@ impl Phase {
             offered_per_second: None,
             callers: None,
             connections: 0,
+            begun_seconds: 0.0,
             seconds,
             answered: measured.answered(),
             per_second: if seconds > 0.0 { measured.answered() as f64 / seconds } else { 0.0 },

@@ -146,60 +146,23 @@ impl Spawned {
     }
 
     fn configure(&self) -> Result<(), String> {
-        let Wish { face, over, kms, room, connections, timeout, .. } = &self.wish;
-        let dir = text(self.dir.path())?;
         let told = |name| self.emulator.told(name);
-        let quota = kms.quota.filter(|_| self.wish.told_quota).map(|quota| format!("quota = \"{quota}/s\"\n"));
-        let proof = if face.is_signed() {
-            format!(
-                "access_key = {{ id = \"{}\", secret_file = \"{}\" }}\n",
-                told("access_key_id")?,
-                told("secret_file")?
-            )
-        } else {
-            String::new()
-        };
-        let address = match over {
-            Over::Unix => format!("unix:{dir}/bench.sock"),
-            Over::Tls | Over::Tcp => "127.0.0.1:0".to_owned(),
-        };
-        let (certificate, key) = (format!("{dir}/kms/server.pem"), format!("{dir}/kms/server.key"));
-        let clad = match over {
-            Over::Unix => String::new(),
-            Over::Tls => format!("tls = {{ certificate_file = \"{certificate}\", key_file = \"{key}\" }}\n"),
-            Over::Tcp => "insecure = true\n".to_owned(),
-        };
-        let spoken = match face.api() {
-            Some(_) => format!("face = \"kubernetes\"\nkey = \"{}\"\n", told("key_id")?),
-            None => "face = \"aliyun\"\n".to_owned(),
-        };
+        let dir = text(self.dir.path())?;
+        let quota = self.wish.kms.quota.filter(|_| self.wish.told_quota);
+        let quota = quota.map_or_else(String::new, |quota| format!("quota = \"{quota}/s\"\n"));
         let audit = if self.wish.audit {
             format!("[audit]\nsink = \"file\"\npath = \"{dir}/audit.jsonl\"\n")
         } else {
             String::new()
         };
-        let places = (connections + 64).max(1024);
         let config = format!(
-            r#"
-[upstream.kms]
+            r#"[upstream.kms]
 kind = "aliyun"
-endpoint = "https://{kms_address}"
+endpoint = "https://{address}"
 ca_file = "{ca}"
 credentials = {{ source = "file", id = "{id}", secret_file = "{secret}" }}
 {quota}
-[[listener]]
-name = "bench"
-{spoken}address = "{address}"
-upstream = "kms"
-{clad}max_connections = {places}
-max_in_flight = {in_flight}
-timeout = "{timeout}ms"
-
-[[caller]]
-name = "bench"
-listener = "bench"
-{proof}allow = [{{ actions = ["Decrypt", "Encrypt"], keys = ["*"] }}]
-
+{listener}
 [cache]
 capacity = {capacity}
 
@@ -210,16 +173,59 @@ address = "127.0.0.1:0"
 address = "unix:{dir}/admin.sock"
 
 {audit}"#,
-            kms_address = told("address")?,
+            address = told("address")?,
             ca = told("ca_file")?,
             id = told("access_key_id")?,
             secret = told("secret_file")?,
-            quota = quota.unwrap_or_default(),
-            timeout = timeout.as_millis(),
-            in_flight = places.max(16_384),
-            capacity = (room + room / 2).max(100_000),
+            listener = self.listener(dir)?,
+            capacity = (self.wish.room + self.wish.room / 2).max(CAPACITY_MIN),
         );
         private(&self.dir.path().join("kmsproxy.toml"), config.as_bytes())
+    }
+
+    /// The listener and its one caller.
+    fn listener(&self, dir: &str) -> Result<String, String> {
+        let (face, told) = (self.wish.face, |name| self.emulator.told(name));
+        let spoken = match face.api() {
+            Some(_) => format!("face = \"kubernetes\"\nkey = \"{}\"", told("key_id")?),
+            None => "face = \"aliyun\"".to_owned(),
+        };
+        let (address, clad) = match self.wish.over {
+            Over::Unix => (format!("unix:{dir}/bench.sock"), String::new()),
+            Over::Tls => {
+                let (certificate, key) = (format!("{dir}/kms/server.pem"), format!("{dir}/kms/server.key"));
+                let clad = format!("tls = {{ certificate_file = \"{certificate}\", key_file = \"{key}\" }}");
+                ("127.0.0.1:0".to_owned(), clad)
+            }
+            Over::Tcp => ("127.0.0.1:0".to_owned(), "insecure = true".to_owned()),
+        };
+        let proof = if face.is_signed() {
+            let (id, secret) = (told("access_key_id")?, told("secret_file")?);
+            format!("access_key = {{ id = \"{id}\", secret_file = \"{secret}\" }}")
+        } else {
+            String::new()
+        };
+        let places = (self.wish.connections + 64).max(1024);
+        Ok(format!(
+            r#"[[listener]]
+name = "bench"
+{spoken}
+address = "{address}"
+upstream = "kms"
+{clad}
+max_connections = {places}
+max_in_flight = {in_flight}
+timeout = "{timeout}ms"
+
+[[caller]]
+name = "bench"
+listener = "bench"
+{proof}
+allow = [{{ actions = ["Decrypt", "Encrypt"], keys = ["*"] }}]
+"#,
+            timeout = self.wish.timeout.as_millis(),
+            in_flight = places.max(16_384),
+        ))
     }
 }
 
@@ -288,3 +294,6 @@ fn private(path: &Path, content: &[u8]) -> Result<(), String> {
 fn text(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| format!("{}: this path is not UTF-8", path.display()))
 }
+
+/// The daemon's default.
+const CAPACITY_MIN: usize = 100_000;

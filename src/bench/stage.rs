@@ -18,7 +18,7 @@ use super::record::Phase;
 use super::source::{Chains, Source, What};
 use super::speech::made_up;
 use super::target::Target;
-use crate::clock::{Clock as _, Deadline, System};
+use crate::clock::{Clock as _, Deadline, Moment, System};
 
 /// One target under one scenario.
 pub(super) struct Stage<'a> {
@@ -38,6 +38,7 @@ pub(super) struct House {
     pub(super) processors: Processors,
     pub(super) progress: Progress,
     pub(super) interrupted: Arc<AtomicBool>,
+    pub(super) begun: Moment,
     /// When everything ends.
     pub(super) deadline: Deadline,
     pub(super) patience: Duration,
@@ -135,14 +136,21 @@ impl<'a> Stage<'a> {
     pub(super) fn warm(&mut self, deks: &Deks) -> Result<(), Failure> {
         if !self.target.is_bare() {
             self.calm()?;
-            let phase = self.read_each(deks, "warming")?;
-            if phase.failed > 0 {
-                let classes: Vec<_> = phase.errors.keys().map(String::as_str).collect();
-                return Err(Failure::Runtime(format!(
-                    "{} DEKs could not be read: {}",
-                    phase.failed,
-                    classes.join(", ")
-                )));
+            let mut failed = 0;
+            for _ in 0..WARMINGS {
+                let phase = self.read_each(deks, "warming")?;
+                failed = phase.failed;
+                if failed == 0 {
+                    break;
+                }
+                // Most of what a busy daemon refuses, it refuses for a moment only.
+                std::thread::sleep(TICK);
+                if self.house.interrupted.load(Ordering::Relaxed) || phase.answered == 0 {
+                    break;
+                }
+            }
+            if failed > 0 {
+                return Err(Failure::Runtime(format!("{failed} of {} DEKs could not be read beforehand", deks.len())));
             }
         }
         self.rough()
@@ -195,9 +203,9 @@ impl<'a> Stage<'a> {
         source: Sources<'_>,
         meanwhile: impl FnOnce(&Shared) -> R + Send,
     ) -> Result<(Phase, R), Failure> {
-        let before = Seen::of(&self.target);
+        let (before, begun) = (Seen::of(&self.target), self.so_far());
         let (measured, seen) = self.measure(&shape, deks, source, meanwhile)?;
-        let mut phase = self.phase(&shape, &measured)?;
+        let mut phase = self.phase(&shape, &measured, begun)?;
         before.until(&Seen::of(&self.target), &mut phase);
         Ok((phase, seen))
     }
@@ -207,12 +215,12 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// As [`Stage::load`].
     pub(super) fn both(&mut self, first: Part<'_>, second: Part<'_>) -> Result<[Phase; 2], Failure> {
-        let before = Seen::of(&self.target);
+        let (before, begun) = (Seen::of(&self.target), self.so_far());
         let (measured, other) = self.measure(&first.shape, first.deks, first.source, |_| {
             self.shaped(&second.shape, second.deks).run(second.source, |_| ())
         })?;
         let (other, ()) = other.map_err(|error| self.unreached(&error))?;
-        let mut phases = [self.phase(&first.shape, &measured)?, self.phase(&second.shape, &other)?];
+        let mut phases = [self.phase(&first.shape, &measured, begun)?, self.phase(&second.shape, &other, begun)?];
         let calls = phases[1].answered + phases[1].failed;
         phases[0].answered += calls;
         before.until(&Seen::of(&self.target), &mut phases[0]);
@@ -233,15 +241,19 @@ impl<'a> Stage<'a> {
         done.map_err(|error| self.unreached(&error))
     }
 
-    fn phase(&mut self, shape: &Shape, measured: &Measured) -> Result<Phase, Failure> {
+    fn phase(&mut self, shape: &Shape, measured: &Measured, begun: Duration) -> Result<Phase, Failure> {
         let mut phase = Phase::of(shape.name, measured, self.house.threads);
         phase.kind = if shape.rate.is_some() { "open" } else { "closed" }.to_owned();
         (phase.offered_per_second, phase.callers) = (shape.rate, shape.callers);
-        phase.connections = shape.connections;
+        (phase.connections, phase.begun_seconds) = (shape.connections, begun.as_secs_f64());
         phase.rss_bytes = self.target.vitals.and_then(Vitals::rss_bytes);
         self.verified += measured.answered();
         self.wrong += measured.wrong;
         if measured.wrong > 0 { Err(Failure::Wrong(phase.name)) } else { Ok(phase) }
+    }
+
+    fn so_far(&self) -> Duration {
+        System.now().since(self.house.begun)
     }
 
     fn unreached(&self, error: &std::io::Error) -> Failure {
@@ -317,3 +329,5 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// A ciphertext of the embedded KMS for 32 bytes: a version's id, an IV, and a tag.
 const BLOB_BYTES: usize = 36 + 12 + 32 + 16;
 const TICK: Duration = Duration::from_millis(100);
+/// Times that all DEKs are read beforehand, at most: once where each read succeeds.
+const WARMINGS: u32 = 4;

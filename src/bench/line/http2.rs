@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use super::status::Fields;
-use super::{CLOSED, Reply, TIMED_OUT};
+use super::{CLOSED, Reply, TIMED_OUT, UNPROCESSED};
 use crate::bench::endpoint::Endpoint;
 use crate::bench::stream::Stream;
 
@@ -169,7 +169,7 @@ impl<T> Http2<T> {
             let Some(payload) = heard.get(at + HEAD..at + HEAD + length) else { break };
             at += HEAD + length;
             if stream == 0 {
-                self.about_all(kind, flags, payload);
+                self.about_all(kind, flags, payload, ended);
             } else if self.about_one(kind, flags, stream, payload, ended).is_err() {
                 return self.lose(ended);
             }
@@ -178,7 +178,7 @@ impl<T> Http2<T> {
         self.heard.drain(..at);
     }
 
-    fn about_all(&mut self, kind: u8, flags: u8, payload: &[u8]) {
+    fn about_all(&mut self, kind: u8, flags: u8, payload: &[u8], ended: &mut dyn FnMut(T, Reply<'_>)) {
         match kind {
             SETTINGS if flags & ACK == 0 => {
                 for setting in payload.chunks_exact(6) {
@@ -190,12 +190,26 @@ impl<T> Http2<T> {
                 frame(&mut self.out, SETTINGS, ACK, 0, &[]);
             }
             PING if flags & ACK == 0 => frame(&mut self.out, PING, ACK, 0, payload),
-            GOAWAY => self.leaving = true,
+            GOAWAY => self.leave(payload, ended),
             WINDOW_UPDATE => {
                 let more = payload.first_chunk().map_or(0, |more| u32::from_be_bytes(*more));
                 self.credit += more as usize;
             }
             _ => {}
+        }
+    }
+
+    /// What the server says it has not looked at ends here; what it has, is still answered.
+    fn leave(&mut self, payload: &[u8], ended: &mut dyn FnMut(T, Reply<'_>)) {
+        self.leaving = true;
+        let last = payload.first_chunk().map_or(0, |last| u32::from_be_bytes(*last) & 0x7FFF_FFFF);
+        for (ahead, slot) in (0..).zip(&mut self.calls) {
+            if self.first + 2 * ahead > last
+                && let Some(call) = slot.take()
+            {
+                self.under_way -= 1;
+                ended(call.tag, Reply::Lost(UNPROCESSED));
+            }
         }
     }
 
