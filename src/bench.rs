@@ -3,6 +3,7 @@
 //! The client is a process that speaks to sockets: it uses of this crate what writes and signs requests, and nothing of
 //! what answers them. `docs/bench.md` is for who uses it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ mod bare;
 mod choice;
 mod compare;
 mod control;
+mod course;
 mod deks;
 mod driver;
 mod endpoint;
@@ -42,6 +44,7 @@ mod table;
 mod target;
 
 use choice::Choice;
+pub use help::BENCH_HELP;
 use help::{CHURN_HELP, COLD_HELP, DISABLE_HELP, HIT_HELP, MIXED_HELP, OUTAGE_HELP, RESTART_HELP, STORM_HELP};
 use processors::Processors;
 use progress::Progress;
@@ -164,7 +167,7 @@ impl BenchCommand {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub fn run(self, command: &[String]) -> Result<(), Failure> {
+    pub fn run(self, command: &[OsString]) -> Result<(), Failure> {
         use scenario::{churn, cold, disable, hit, mixed, outage, restart, storm};
         let deks = deks::Deks::default;
         match self.plot {
@@ -199,7 +202,7 @@ impl<S: Args> Played<S> {
     fn play(
         self,
         name: &str,
-        command: &[String],
+        command: &[OsString],
         scenario: impl Fn(&S, &choice::Side) -> Box<dyn Scenario>,
     ) -> Result<(), Failure> {
         let Self { own, common } = self;
@@ -298,12 +301,12 @@ fn summed(run: &mut Run, stages: &[Stage<'_>], rounds: u32, outcome: Result<(), 
     Ok(())
 }
 
-fn begun(name: &str, command: &[String], house: &House) -> Run {
+fn begun(name: &str, command: &[OsString], house: &House) -> Run {
     Run {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         scenario: name.to_owned(),
-        command: command.to_vec(),
+        command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         at: System.wall(),
         machine: machine::machine(&house.processors),
         targets: Vec::new(),

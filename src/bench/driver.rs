@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::event::{Timespec, epoll};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::course::Course;
 use super::deks::Deks;
 use super::endpoint::Endpoint;
 use super::line::{Line, NO_CONNECTION, Reply, TIMED_OUT, UNPROCESSED};
-use super::load::Shared;
 use super::measured::{Measured, nanos};
 use super::source::{Call, Next, Source, What};
 use super::speech::{Speech, Terms, Verdict, judge, refused};
@@ -30,7 +30,7 @@ pub(super) struct Drive<'a> {
     pub(super) span: Duration,
     /// Whether it may spin where the next call is due in a moment: where it has a processor for itself.
     pub(super) spins: bool,
-    pub(super) shared: &'a Shared,
+    pub(super) course: &'a Course,
 }
 
 /// Connects, waits for the start that all threads share, and goes through `source`.
@@ -40,7 +40,7 @@ pub(super) struct Drive<'a> {
 pub(super) fn drive(drive: &Drive<'_>, mut source: Box<dyn Source>) -> io::Result<Measured> {
     let opened = Driver::open(drive);
     // Also where this thread has failed: the others wait for it.
-    drive.shared.barrier.wait();
+    drive.course.barrier.wait();
     let mut driver = opened?;
     while driver.turn(source.as_mut())? {}
     driver.measured.client_cpu = thread_time().saturating_sub(driver.cpu_before);
@@ -95,14 +95,14 @@ impl<'a> Driver<'a> {
     }
 
     fn now(&self) -> Duration {
-        self.drive.shared.elapsed()
+        self.drive.course.elapsed()
     }
 
     /// Begins what is due, and reads what has come. Returns whether there is more to do.
     fn turn(&mut self, source: &mut dyn Source) -> io::Result<bool> {
         let next = self.begin_due(source);
         self.account(source);
-        if self.drive.shared.is_over(self.now()) {
+        if self.drive.course.is_over(self.now()) {
             self.abandon_all();
             self.account(source);
             return Ok(false);
@@ -142,7 +142,7 @@ impl<'a> Driver<'a> {
             let now = self.now();
             if open && now.saturating_sub(call.planned) > self.drive.patience {
                 self.measured.failed(NOT_BEGUN.into(), now);
-                self.drive.shared.failed.fetch_add(1, Ordering::Relaxed);
+                self.drive.course.failed.fetch_add(1, Ordering::Relaxed);
                 source.ended(call.lane, now);
                 continue;
             }
@@ -188,7 +188,7 @@ impl<'a> Driver<'a> {
             Err((call, _)) => {
                 let now = self.now();
                 self.measured.failed(NO_CONNECTION.into(), now);
-                self.drive.shared.failed.fetch_add(1, Ordering::Relaxed);
+                self.drive.course.failed.fetch_add(1, Ordering::Relaxed);
                 source.ended(call.lane, now);
                 // A server that is gone is not to be asked at the speed of a refused connection.
                 std::thread::sleep(REFUSED);
@@ -301,7 +301,7 @@ impl<'t> Tally<'t> {
     }
 
     fn take(&mut self, call: Call, reply: &Reply<'_>) {
-        let (shared, now) = (self.drive.shared, self.drive.shared.elapsed());
+        let (course, now) = (self.drive.course, self.drive.course.elapsed());
         if matches!(reply, Reply::Lost(UNPROCESSED)) {
             return self.ended.push((call, true));
         }
@@ -312,20 +312,20 @@ impl<'t> Tally<'t> {
         match verdict {
             Verdict::Right => {
                 self.measured.good(call.planned, now);
-                shared.good.fetch_add(1, Ordering::Relaxed);
+                course.good.fetch_add(1, Ordering::Relaxed);
                 if matches!(call.what, What::Decrypt(_)) {
-                    shared.last_plaintext.fetch_max(nanos(now), Ordering::Relaxed);
+                    course.last_plaintext.fetch_max(nanos(now), Ordering::Relaxed);
                 }
             }
             Verdict::Wrong => {
                 self.measured.wrong += 1;
-                shared.wrong.store(true, Ordering::Relaxed);
+                course.wrong.store(true, Ordering::Relaxed);
             }
             Verdict::Failed(class) => {
                 // The end of a run is not the target's failure.
-                if !(matches!(reply, Reply::Lost(TIMED_OUT)) && shared.stop.load(Ordering::Relaxed)) {
+                if !(matches!(reply, Reply::Lost(TIMED_OUT)) && course.stop.load(Ordering::Relaxed)) {
                     self.measured.failed(class, now);
-                    shared.failed.fetch_add(1, Ordering::Relaxed);
+                    course.failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

@@ -1,5 +1,21 @@
 //! What `--help` says of each scenario below its options.
 
+/// Below the options of `kmsproxy bench`.
+pub const BENCH_HELP: &str = "\
+Examples:
+  kmsproxy bench hit                                    all by itself: starts what it measures
+  kmsproxy bench hit --compare spawn bare --closed 64   beside a responder that looks at nothing
+  kmsproxy bench restart --face kubernetes-v1 --report restart.html
+  kmsproxy bench disable                                the revocation drill
+
+Exit codes:
+   0  measured, whatever the figures are
+  64  the command line makes no sense, or the target is not on this machine
+  65  a plaintext was wrong
+  70  nobody answers, or not enough of them
+
+docs/bench.md says what each number means.";
+
 pub(super) const HIT_HELP: &str = "\
 What is measured: latency from the scheduled instant (open loop), throughput, the target's CPU for each call and its
 memory. Each DEK was read once before, so that all are hits: the KMS is asked by probes only.

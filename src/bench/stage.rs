@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::Failure;
 use super::bare;
 use super::control::{Behaviour, Control};
+use super::course::Course;
 use super::deks::Deks;
-use super::load::{Load, Shared};
+use super::load::Load;
 use super::measured::Measured;
 use super::preparation::Preparation;
 use super::process::Vitals;
@@ -201,7 +202,7 @@ impl<'a> Stage<'a> {
         shape: Shape,
         deks: &Deks,
         source: Sources<'_>,
-        meanwhile: impl FnOnce(&Shared) -> R + Send,
+        meanwhile: impl FnOnce(&Course) -> R + Send,
     ) -> Result<(Phase, R), Failure> {
         let (before, begun) = (Seen::of(&self.target), self.so_far());
         let (measured, seen) = self.measure(&shape, deks, source, meanwhile)?;
@@ -233,7 +234,7 @@ impl<'a> Stage<'a> {
         shape: &Shape,
         deks: &Deks,
         source: Sources<'_>,
-        meanwhile: impl FnOnce(&Shared) -> R + Send,
+        meanwhile: impl FnOnce(&Course) -> R + Send,
     ) -> Result<(Measured, R), Failure> {
         self.house.progress.begin(shape.name);
         let load = self.shaped(shape, deks);
@@ -281,7 +282,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Runs `meanwhile` while the bar is moved beside it.
-    fn watched<R: Send>(&self, shared: &Shared, expected: Duration, meanwhile: impl FnOnce(&Shared) -> R + Send) -> R {
+    fn watched<R: Send>(&self, shared: &Course, expected: Duration, meanwhile: impl FnOnce(&Course) -> R + Send) -> R {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let beside = scope.spawn(|| {

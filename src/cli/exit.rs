@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::app;
+use crate::bench::Failure;
 
 /// How the process ends. The numbers are those of sysexits.h where it has a fitting one; they are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,16 @@ impl From<&app::Error> for Exit {
             app::Error::Config(_) => Self::Configuration,
             app::Error::Runtime(_) => Self::Runtime,
             app::Error::Taken { .. } => Self::Taken,
+        }
+    }
+}
+
+impl From<&Failure> for Exit {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Usage(_) => Self::Usage,
+            Failure::Runtime(_) => Self::Runtime,
+            Failure::Wrong(_) => Self::Broken,
         }
     }
 }

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::Scenario;
 use crate::bench::control::{self, Control};
+use crate::bench::course::Course;
 use crate::bench::deks::Deks;
-use crate::bench::load::Shared;
 use crate::bench::record::Phase;
 use crate::bench::source::{Chains, Schedule, Source, What, stride};
 use crate::bench::stage::{Shape, Stage};
@@ -86,7 +86,7 @@ impl Drill {
             let at = stride(u64::from(part.0), count);
             Box::new(Schedule::new(rate, whole, part, Box::new(move |number| What::Decrypt(at(number)))))
         };
-        let watch = |shared: &Shared| -> Result<(Duration, Duration), String> {
+        let watch = |shared: &Course| -> Result<(Duration, Duration), String> {
             shared.wait_until(before);
             let told = shared.elapsed();
             control.turn(&key, false)?;
