@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 use crate::audit::Destination;
 use crate::audit::verify::Verdict;
+use crate::bench::{BENCH_HELP, BenchCommand};
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
 
@@ -93,6 +94,11 @@ enum Command {
     Status(ctl::StatusCommand),
     /// Look over an audit log
     Audit(ctl::AuditCommand),
+    /// Load a kmsproxy, or a KMS, and measure what comes of it
+    ///
+    /// Latency counts from a schedule (open loop); one wrong plaintext fails the run. Loads this machine only.
+    #[command(after_help = BENCH_HELP)]
+    Bench(Box<BenchCommand>),
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +157,8 @@ struct Embedded<const PORT: u16> {
 /// As [`main`], of a process that was started otherwise: `arguments` begin with the name of the program.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> Exit {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(message) => return parted(&message),
     };
@@ -164,6 +171,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
         Command::Audit(audit) => judged(audit.run(&environment)),
+        Command::Bench(bench) => {
+            bench.run(&words).map_or_else(|failure| ended(Exit::from(&failure), failure), |()| Exit::Done)
+        }
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
@@ -335,12 +345,13 @@ Start here:
   kmsproxy check --config FILE          look over a configuration
   kmsproxy serve --config FILE          run it
   kmsproxy status                       ask the one that runs
+  kmsproxy bench hit                    see what it does under load
 
 Exit codes:
    0  done, or stopped as asked
    1  an audit log is incomplete
   64  the command line makes no sense
-  65  an audit log is broken
+  65  an audit log is broken, or a benchmark was given a wrong plaintext
   70  it ran, and then could not go on
   75  somebody else listens on the address
   78  the configuration is wrong; `kmsproxy check` says where";

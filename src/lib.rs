@@ -44,6 +44,7 @@ pub mod config;
 
 pub mod app;
 
+pub mod bench;
 pub mod ctl;
 
 pub mod cli;

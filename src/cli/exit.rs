@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::app;
+use crate::bench::Failure;
 
 /// How the process ends. The numbers are those of sysexits.h where it has a fitting one; they are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Exit {
     Incomplete,
     /// 64 (`EX_USAGE`): the command line makes no sense.
     Usage,
-    /// 65 (`EX_DATAERR`): what was looked over has been changed.
+    /// 65 (`EX_DATAERR`): what was looked over has been changed, or a plaintext was not the one that was put in.
     Broken,
     /// 70 (`EX_SOFTWARE`): it ran, and then could not go on.
     Runtime,
@@ -43,6 +44,16 @@ impl From<&app::Error> for Exit {
             app::Error::Config(_) => Self::Configuration,
             app::Error::Runtime(_) => Self::Runtime,
             app::Error::Taken { .. } => Self::Taken,
+        }
+    }
+}
+
+impl From<&Failure> for Exit {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Usage(_) => Self::Usage,
+            Failure::Runtime(_) => Self::Runtime,
+            Failure::Wrong(_) => Self::Broken,
         }
     }
 }

@@ -86,7 +86,12 @@ impl Trust {
         Ok(self)
     }
 
-    fn client(self) -> ClientConfig {
+    /// A client that believes these, by TLS 1.2 or newer, and resumes no session.
+    ///
+    /// # Panics
+    /// Never: *ring* has suites for both versions.
+    #[must_use]
+    pub fn client(self) -> ClientConfig {
         let mut client = ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(tls::VERSIONS)
             .expect("ring has suites for TLS 1.2 and 1.3")
