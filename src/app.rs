@@ -39,6 +39,7 @@ mod audited;
 mod doors;
 pub mod embedded;
 mod pulse;
+mod threads;
 
 use answering::Answering;
 use aside::{Sockets, observer, private};
@@ -103,7 +104,7 @@ impl House {
         // Before there is a second thread: it takes its variables out of the environment.
         let mut inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
-        let runtime = Builder::new_multi_thread().enable_all().thread_name("data").build().map_err(runtime_error)?;
+        let runtime = threads::data_path()?;
         let entered = runtime.enter();
         let mut house = Self {
             tasks: TaskTracker::new(),
