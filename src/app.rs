@@ -36,6 +36,7 @@ use crate::watch::{self, Watch};
 mod answering;
 mod aside;
 mod audited;
+pub mod descriptors;
 mod doors;
 pub mod embedded;
 mod pulse;
@@ -101,6 +102,7 @@ impl House {
     pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
         let metrics = metrics::install().map_err(runtime_error)?;
         harden(&plan.memory)?;
+        let plan = descriptors::allot(plan)?;
         // Before there is a second thread: it takes its variables out of the environment.
         let mut inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
