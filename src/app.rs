@@ -36,9 +36,11 @@ use crate::warm::Keeper;
 mod answering;
 mod aside;
 mod audited;
+pub mod descriptors;
 mod doors;
 pub mod embedded;
 mod pulse;
+mod threads;
 mod upkeep;
 
 use answering::Answering;
@@ -103,10 +105,11 @@ impl House {
     pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
         let metrics = metrics::install().map_err(runtime_error)?;
         harden(&plan.memory)?;
+        let plan = descriptors::allot(plan)?;
         // Before there is a second thread: it takes its variables out of the environment.
         let mut inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
-        let runtime = Builder::new_multi_thread().enable_all().thread_name("data").build().map_err(runtime_error)?;
+        let runtime = threads::data_path()?;
         let entered = runtime.enter();
         let mut house = Self {
             tasks: TaskTracker::new(),

@@ -224,6 +224,9 @@ impl Check {
         if let Err(error) = Self::verdict(self.print, &config) {
             return ended(Exit::Runtime, error);
         }
+        if let Some(shortfall) = sources.root.is_none().then(|| app::descriptors::shortfall(&plan)).flatten() {
+            say(format_args!("warning: {shortfall}"));
+        }
         tried.map_or_else(|taken| ended(Exit::Taken, taken), |()| Exit::Done)
     }
 

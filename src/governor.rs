@@ -214,6 +214,9 @@ impl<L: Clone + Eq + Hash> Pass<'_, L> {
     }
 }
 
+/// Probes that may be in flight beside [`Limits::in_flight`].
+pub const PROBE_PLACES: usize = queue::RESERVED;
+
 const fn turned(why: Turned) -> Fault {
     match why {
         Turned::Crowded => Fault::proxy(Kind::Overloaded),

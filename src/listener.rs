@@ -88,7 +88,8 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub v1_ciphertext: Option<V1Ciphertext>,
     /// Connections at a time. At the limit a newcomer takes the place of the connection that has been idle longest;
-    /// while none is idle it waits, before it the kernel's queue.
+    /// while none is idle it waits, before it the kernel's queue. Fewer where the limit of open files does not leave as many
+    /// beside what the daemon itself needs.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
     /// Requests at a time; one more is told to come again.

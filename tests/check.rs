@@ -8,6 +8,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+#[path = "check/descriptors.rs"]
+mod descriptors;
 #[path = "check/provider.rs"]
 mod provider;
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BEAT, Error, adopted, bind_error, runtime_error};
+use super::{BEAT, Error, adopted, bind_error, runtime_error, threads};
 use crate::admin::{self, Desk, Health};
 use crate::config::Address;
 use crate::listener::{self, Listener};
@@ -32,7 +31,7 @@ impl Sockets {
         health: Arc<Health>,
         stop: CancellationToken,
     ) -> Result<std::thread::JoinHandle<()>, Error> {
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(runtime_error)?;
+        let runtime = threads::aside()?;
         let serve = move || {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();

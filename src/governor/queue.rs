@@ -355,7 +355,7 @@ impl<L> Queue<L> {
 }
 
 /// Places for probes.
-const RESERVED: usize = 4;
+pub(super) const RESERVED: usize = 4;
 /// Nothing is answered faster than in this, if it comes to waiting.
 pub(super) const USEFUL: Duration = Duration::from_millis(10);
 /// Sooner than after this, nothing will have changed.

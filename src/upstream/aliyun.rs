@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::CallerName;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind, Retry};
-use crate::governor::{Class, Governor, Limits, Pass, Priority, Quota, Tally, doubled, jittered};
+use crate::governor::{Class, Governor, Limits, PROBE_PLACES, Pass, Priority, Quota, Tally, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
@@ -54,6 +54,15 @@ pub struct Config {
     /// Further attempts for one call.
     #[serde(default = "default_retries")]
     pub retries: u32,
+}
+
+impl Config {
+    /// Connections to the KMS at a time: for each call one, and a second that races it to another address or came too late
+    /// and rests.
+    #[must_use]
+    pub const fn connections_max(&self) -> usize {
+        self.max_in_flight.saturating_add(READS_IN_FLIGHT + 2 * PROBE_PLACES).saturating_mul(2)
+    }
 }
 
 /// Why an upstream cannot be set up. For the operator; holds nothing secret.

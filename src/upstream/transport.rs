@@ -26,6 +26,11 @@ use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
 use crate::tls;
 
+mod resolver;
+
+pub use self::resolver::LOOKUPS_MAX;
+use self::resolver::Resolver;
+
 /// Where this transport may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -141,7 +146,7 @@ impl Transport {
     /// [`Kind::Unreachable`] while there is time left for another try.
     #[must_use]
     pub fn new(trust: Trust, reach: Reach, connect_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::of_the_system());
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(connect_timeout));
         tcp.set_nodelay(true);

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::client::{Outcome, Target};
 use super::kms::Kms;
 use super::line::Line;
 use super::scene::{MACHINE, Scene, until};
-use super::traffic::{Traffic, once, word};
+use super::traffic::{Traffic, Wrapped, once, word};
 use super::vitals::Vitals;
 use super::{DEADLINE, LEASE, SHORT, SLACK, emulator, have, trust};
 
@@ -31,10 +33,11 @@ async fn f08_names_that_do_not_resolve_or_lead_to_a_stranger_are_silence_and_nev
     let prefix: Vec<&str> = prefix.iter().map(String::as_str).collect();
     let scene = Scene::started_by(&prefix, emulator, &format!("localhost:{port}"), SHORT).under(overseer);
     let key = scene.key();
-    let cold = scene.wrapped(&key, 4).await;
+    let cold = scene.wrapped(&key, 48).await;
     let blobs = scene.warmed(&key, 8).await;
     let impostor = Kms::tls_at(&format!("127.0.0.2:{port}"), trust::stranger("localhost"));
 
+    let before = Vitals::of(scene.proxy.id()).threads;
     resolver.knows(None);
     let connections = line.connections();
     let (outcome, _) = once(&scene.tls, &cold[0].0).await;
@@ -54,6 +57,10 @@ async fn f08_names_that_do_not_resolve_or_lead_to_a_stranger_are_silence_and_nev
         sleep(DEADLINE).await;
         let (outcome, took) = once(&scene.tls, &cold[1].0).await;
         assert_eq!(word(&outcome), (409, "Rejected.Unavailable".to_owned()), "{what}");
+        for (outcome, took) in all_at_once(&scene.tls, &cold[2..]).await {
+            assert_eq!(word(&outcome), (409, "Rejected.Unavailable".to_owned()), "{what}");
+            assert!(took <= DEADLINE + SLACK, "{what}: {took:?}");
+        }
         sleep_until(lost + LEASE * 3 / 2).await;
         let threads = Vitals::of(scene.proxy.id()).threads;
         resolver.knows(Some("127.0.0.1"));
@@ -64,6 +71,8 @@ async fn f08_names_that_do_not_resolve_or_lead_to_a_stranger_are_silence_and_nev
             "F8: {what}: a cold call waits {took:.2?}, last plaintext {last:.2?} after, first {first:.2?} after \
              mending; {threads} threads"
         );
+        // A lookup that hangs keeps its thread, whoever has given up.
+        assert!(threads <= before + LOOKUPS, "{what}: {threads} threads, {before} before");
         let seen = history.outcomes(lost, found);
         assert!(last >= LEASE / 2 && last <= LEASE + SLACK, "{what}: {last:?}");
         assert!(took.max(history.longest()) <= DEADLINE + SLACK, "{what}: {took:?}");
@@ -75,6 +84,19 @@ async fn f08_names_that_do_not_resolve_or_lead_to_a_stranger_are_silence_and_nev
     assert!(impostor.connections() > 0);
     assert_eq!(impostor.bytes(), 0, "bytes of a request");
 }
+
+/// What comes of Decrypts on a connection each.
+async fn all_at_once(target: &Target, blobs: &[Wrapped]) -> Vec<(Outcome, Duration)> {
+    let mut asking = JoinSet::new();
+    for (blob, _) in blobs {
+        let (target, blob) = (target.clone(), blob.clone());
+        asking.spawn(async move { once(&target, &blob).await });
+    }
+    asking.join_all().await
+}
+
+/// Of one name, at a time.
+const LOOKUPS: u64 = 12;
 
 /// The files that the daemon's resolver reads.
 struct Resolver {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::client::{Client, Outcome, Target, signed};
 use super::scene::until;
 
-/// One Decrypt. `outcome` is none where the connection broke.
+/// One Decrypt. `outcome` is none where the connection broke, and another as well.
 pub(crate) struct Seen {
     pub(crate) sent: Instant,
     pub(crate) received: Instant,
@@ -85,15 +85,19 @@ async fn call(target: Target, blobs: Vec<Wrapped>, stop: watch::Receiver<bool>, 
     seen
 }
 
+/// As an honest client does: a connection that was closed before its answer says nothing, and is asked again on another;
+/// so once.
 async fn attempt(target: &Target, client: &mut Option<Client>, blob: &str) -> Option<Outcome> {
-    if client.is_none() {
-        *client = target.reach().await.ok();
+    for _ in 0..2 {
+        if client.is_none() {
+            *client = target.reach().await.ok();
+        }
+        match decrypt(target, client.as_mut()?, blob).await {
+            Ok(outcome) => return Some(outcome),
+            Err(_) => *client = None,
+        }
     }
-    let outcome = decrypt(target, client.as_mut()?, blob).await.ok();
-    if outcome.is_none() {
-        *client = None;
-    }
-    outcome
+    None
 }
 
 /// One Decrypt over a connection to `target` that may break.
@@ -180,5 +184,5 @@ impl Seen {
     }
 }
 
-pub(super) const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 8;
 const PACE: Duration = Duration::from_millis(5);
