@@ -81,6 +81,8 @@ impl Spawned {
     /// Where it does not come back.
     pub(super) fn crash(&mut self) -> Result<(), String> {
         if let Some(daemon) = self.daemon.take() {
+            // What came last is to be in its working set.
+            std::thread::sleep(2 * SAVE);
             daemon.kill();
         }
         self.daemon = Some(self.serve()?);
@@ -172,12 +174,17 @@ address = "127.0.0.1:0"
 [admin]
 address = "unix:{dir}/admin.sock"
 
+[working_set]
+file = "{dir}/working-set"
+save = "{save}ms"
+
 {audit}"#,
             address = told("address")?,
             ca = told("ca_file")?,
             id = told("access_key_id")?,
             secret = told("secret_file")?,
             listener = self.listener(dir)?,
+            save = SAVE.as_millis(),
             capacity = (self.wish.room + self.wish.room / 2).max(CAPACITY_MIN),
         );
         private(&self.dir.path().join("kmsproxy.toml"), config.as_bytes())
@@ -295,5 +302,7 @@ fn text(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| format!("{}: this path is not UTF-8", path.display()))
 }
 
+/// How often the daemon writes its working set.
+const SAVE: Duration = Duration::from_millis(500);
 /// The daemon's default.
 const CAPACITY_MIN: usize = 100_000;
