@@ -31,7 +31,7 @@ pub struct Entry {
     pub(super) sent: Moment,
     pub(super) expires: Moment,
     pub(super) refresh: Moment,
-    /// The second, since boot, in which moka last heard of a hit; 0 before the first.
+    /// The turn of eight seconds, since boot, in which moka last heard of a hit; 0 before the first.
     pub(super) told: AtomicU64,
 }
 
@@ -81,11 +81,11 @@ impl Entry {
         &self.call
     }
 
-    /// Whether moka is to be told of a hit at `now`: of the first in each second. That is often enough to tell what is
+    /// Whether moka is to be told of a hit at `now`: of the first in each eight seconds. That is often enough to tell what is
     /// wanted from what is not, and leaves nearly all of moka's work out of the way of hits.
     pub(super) fn told(&self, now: Moment) -> bool {
-        let second = now.since(Moment::BOOT).as_secs();
-        self.told.load(Ordering::Relaxed) != second && self.told.swap(second, Ordering::Relaxed) != second
+        let turn = now.since(Moment::BOOT).as_secs() / TOLD_EVERY + 1;
+        self.told.load(Ordering::Relaxed) != turn && self.told.swap(turn, Ordering::Relaxed) != turn
     }
 
     /// What it takes in memory, about, in started KiB.
@@ -162,3 +162,5 @@ const MOKA_TICK: Duration = Duration::from_millis(1100);
 /// An entry without what it holds, and its places in moka's tables.
 const ENTRY_BYTES: usize = 700;
 const PAIR_BYTES: usize = 32;
+/// Seconds.
+const TOLD_EVERY: u64 = 8;

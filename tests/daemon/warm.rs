@@ -26,9 +26,13 @@ async fn ready(daemon: &Daemon) -> String {
     text.as_str().unwrap().to_owned()
 }
 
-async fn ask_all(daemon: &Daemon, blobs: &[String]) -> Vec<String> {
+/// Its unix socket.
+fn target(scene: &Scene, daemon: &Daemon) -> Target {
     let address = daemon.ready["listeners"]["unix"].as_str().unwrap().to_owned();
-    let target = Target { address, ca_file: None, access_key: String::new(), secret: String::new(), page: None };
+    Target { address, page: None, ..scene.unix.clone() }
+}
+
+async fn ask_all(target: Target, blobs: &[String]) -> Vec<String> {
     let mut line = target.connect().await;
     let mut plaintexts = Vec::new();
     for blob in blobs {
@@ -46,7 +50,7 @@ async fn a_daemon_that_was_killed_is_warm_again_without_being_asked_and_its_file
     let file = dir.path().join("working-set");
     let blobs = scene.ciphertexts(&scene.key(), DEKS).await;
     let first = serve(&scene, &file);
-    let plaintexts = ask_all(&first, &blobs).await;
+    let plaintexts = ask_all(target(&scene, &first), &blobs).await;
     until("all are in the file", async || (members(&file) == DEKS).then_some(())).await;
     first.stop("-KILL");
 
@@ -63,7 +67,7 @@ async fn a_daemon_that_was_killed_is_warm_again_without_being_asked_and_its_file
     assert!(ready(&second).await.starts_with("ok, warming up: "), "it says how far it is");
     until("it is warm", async || (ready(&second).await == "ok\n").then_some(())).await;
     assert_eq!(scene.counted("Decrypt", "ok").await, DEKS as u64);
-    assert_eq!(ask_all(&second, &blobs).await, plaintexts);
+    assert_eq!(ask_all(target(&scene, &second), &blobs).await, plaintexts);
     assert_eq!(scene.counted("Decrypt", "ok").await, DEKS as u64, "every one was a hit");
 }
 
@@ -74,7 +78,7 @@ async fn a_working_set_under_a_key_that_is_disabled_meanwhile_serves_nobody() {
     let file = dir.path().join("working-set");
     let blobs = scene.ciphertexts(&scene.key(), DEKS).await;
     let first = serve(&scene, &file);
-    ask_all(&first, &blobs).await;
+    ask_all(target(&scene, &first), &blobs).await;
     // In an orderly end it is written whatever the clock says.
     first.stop("-TERM");
     assert_eq!(members(&file), DEKS);
@@ -84,9 +88,7 @@ async fn a_working_set_under_a_key_that_is_disabled_meanwhile_serves_nobody() {
     until("it has given up", async || (ready(&second).await == "ok\n").then_some(())).await;
     let asked = scene.calls().await["remote_calls"].as_u64().unwrap();
     assert!(asked < DEKS as u64 / 2, "{asked} questions about a key that is refused");
-    let address = second.ready["listeners"]["unix"].as_str().unwrap().to_owned();
-    let target = Target { address, ca_file: None, access_key: String::new(), secret: String::new(), page: None };
-    let (status, body) = target.call("Decrypt", &[("CiphertextBlob", &blobs[0])]).await;
+    let (status, body) = target(&scene, &second).call("Decrypt", &[("CiphertextBlob", &blobs[0])]).await;
     assert_eq!((status, &body["Code"]), (409, &"Rejected.Disabled".into()));
     sleep(Duration::from_millis(300)).await;
     second.stop("-TERM");
