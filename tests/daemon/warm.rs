@@ -26,10 +26,10 @@ async fn ready(daemon: &Daemon) -> String {
     text.as_str().unwrap().to_owned()
 }
 
-/// Its unix socket.
+/// Its TLS port.
 fn target(scene: &Scene, daemon: &Daemon) -> Target {
-    let address = daemon.ready["listeners"]["unix"].as_str().unwrap().to_owned();
-    Target { address, page: None, ..scene.unix.clone() }
+    let address = daemon.ready["listeners"]["tls"].as_str().unwrap().to_owned();
+    Target { address, page: None, ..scene.tls.clone() }
 }
 
 async fn ask_all(target: Target, blobs: &[String]) -> Vec<String> {
