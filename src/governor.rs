@@ -316,6 +316,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn ten_calls_of_a_caller_earn_it_a_retry_whatever_they_are_and_nobody_else() {
+        let governor = governor(1, 8);
+        while governor.may_retry(&CALL) {}
+        for _ in 0..9 {
+            governor.called(&CALL);
+            governor.called(&Priority::Call(1));
+        }
+        assert!(!governor.may_retry(&CALL));
+        governor.called(&WRITE);
+        assert_eq!([(); 2].map(|()| governor.may_retry(&CALL)), [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_waits_in_vain_for_calls_that_count_is_told_that_it_was_the_pace() {
         let governor = paced(5);
         let mut under_way = Vec::new();
