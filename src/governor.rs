@@ -316,6 +316,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn ten_calls_of_a_caller_earn_it_a_retry_whatever_they_are_and_nobody_else() {
+        let governor = governor(1, 8);
+        while governor.may_retry(&CALL) {}
+        for _ in 0..9 {
+            governor.called(&CALL);
+            governor.called(&Priority::Call(1));
+        }
+        assert!(!governor.may_retry(&CALL));
+        governor.called(&WRITE);
+        assert_eq!([(); 2].map(|()| governor.may_retry(&CALL)), [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_for_calls_that_count_is_told_that_it_was_the_pace() {
+        let governor = paced(5);
+        let mut under_way = Vec::new();
+        for _ in 0..4 {
+            under_way.push(governor.admit(&CALL, within(&governor, 2000)).await.unwrap());
+        }
+        let came = governor.clock.now();
+        let refused = governor.admit(&CALL, within(&governor, 500)).await.unwrap_err();
+        assert_eq!(refused, Fault::kms(Kind::Throttled(Some(millis(100)))));
+        assert_eq!(governor.clock.now().since(came), millis(490));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_more_are_let_in_than_there_are_places_and_a_place_given_back_lets_the_next_in() {
         let governor = governor(1, 8);
         let deadline = within(&governor, 1000);

@@ -80,6 +80,8 @@ struct Plan {
     panics: bool,
     /// Takes no more than so many bytes at once.
     mouthful: Option<usize>,
+    /// How often it was to outlive the machine's power.
+    syncs: usize,
 }
 
 impl Planted {
@@ -107,6 +109,11 @@ impl Sink for Planted {
         let taken = plan.mouthful.unwrap_or(lines.len()).min(lines.len());
         plan.written.extend_from_slice(&lines[..taken]);
         Ok(taken)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.plan().syncs += 1;
+        Ok(())
     }
 }
 
@@ -299,6 +306,23 @@ fn a_sink_that_takes_little_at_a_time_gets_all_of_it() {
     }
     audit.close();
     assert_eq!(sink.text().lines().count(), 22);
+}
+
+#[test]
+fn what_was_written_is_synced_a_second_later_and_once() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(true, &clock);
+    for count in 1..=3 {
+        let _ = audit.accept(hit).unwrap();
+        until("the record", || sink.text().lines().count() == 1 + count);
+    }
+    assert_eq!(sink.plan().syncs, 0, "not for each batch");
+    clock.advance(Duration::from_secs(1));
+    until("synced", || sink.plan().syncs == 1);
+    clock.advance(Duration::from_secs(1));
+    audit.close();
+    // Nothing was written since: that was the end.
+    assert_eq!(sink.plan().syncs, 2);
 }
 
 #[test]
