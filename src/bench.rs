@@ -239,7 +239,10 @@ impl<S: Args> Played<S> {
         }
         let played = rounds(&mut run, &mut stages, &mut scenarios, common.rounds);
         drop(stages);
-        run.interrupted |= house.interrupted.load(Ordering::Relaxed);
+        if house.interrupted.load(Ordering::Relaxed) {
+            run.interrupted = true;
+            run.notes.push("this run was ended early, by a signal or by --time-limit".to_owned());
+        }
         drop(house);
         common.tell(&mut run)?;
         played

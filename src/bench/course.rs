@@ -57,6 +57,10 @@ impl Course {
             self.stop.store(true, Ordering::Relaxed);
             return true;
         }
+        if now > self.limit {
+            self.stop.store(true, Ordering::Relaxed);
+            self.interrupted.store(true, Ordering::Relaxed);
+        }
         now > self.limit
     }
 

@@ -80,8 +80,7 @@ impl Preparation<'_> {
             }
             if !moved {
                 std::thread::sleep(PAUSE);
-                let share = self.limit.mul_f64(done as f64 / self.count as f64);
-                self.progress.seen(share, self.limit, done as u64, 0);
+                self.progress.made(done, self.count);
             }
         }
         let mut deks = Deks::default();

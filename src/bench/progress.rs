@@ -24,6 +24,12 @@ impl Progress {
         self.0.set_position(0);
     }
 
+    /// How many of so many are done.
+    pub(super) fn made(&self, done: usize, count: usize) {
+        self.0.set_position((done as f64 / count.max(1) as f64 * 1000.0) as u64);
+        self.0.set_message(format!("{done} of {count}"));
+    }
+
     /// How far it is.
     pub(super) fn seen(&self, elapsed: Duration, expected: Duration, good: u64, failed: u64) {
         let share = elapsed.as_secs_f64() / expected.as_secs_f64().max(0.001);

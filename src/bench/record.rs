@@ -178,7 +178,8 @@ pub struct Ratio {
     pub least: f64,
     /// The most.
     pub most: f64,
-    /// Whether the rounds differ so much among themselves that the ratio says nothing: see [`super::compare::NOISE_MAX`].
+    /// Whether the rounds differ so much among themselves that the ratio says nothing: fewer than three, or
+    /// one whose ratio is above one and a half times another's.
     pub noisy: bool,
 }
 

@@ -47,6 +47,11 @@ pub(super) trait Source: Send {
 
     /// Whether calls leave by schedule, whatever became of those before.
     fn is_open(&self) -> bool;
+
+    /// What the next `count` calls will ask, where that is known: their requests can be signed before the load begins.
+    fn foreseen(&mut self, _count: usize) -> Vec<What> {
+        Vec::new()
+    }
 }
 
 /// Chooses what the call of a number asks.
@@ -99,11 +104,18 @@ pub(super) struct Callers {
     until: Duration,
     count: u64,
     pick: Pick,
+    /// What was chosen ahead.
+    chosen: VecDeque<What>,
 }
 
 impl Callers {
     pub(super) fn new(callers: u32, until: Duration, pick: Pick) -> Self {
-        Self { idle: callers, until, count: 0, pick }
+        Self { idle: callers, until, count: 0, pick, chosen: VecDeque::new() }
+    }
+
+    fn choose(&mut self) -> What {
+        self.count += 1;
+        (self.pick)(self.count - 1)
     }
 }
 
@@ -116,13 +128,20 @@ impl Source for Callers {
             return Next::Waiting;
         }
         self.idle -= 1;
-        let what = (self.pick)(self.count);
-        self.count += 1;
+        let what = self.chosen.pop_front().unwrap_or_else(|| self.choose());
         Next::Call(Call { what, planned: now, lane: 0 })
     }
 
     fn ended(&mut self, _: u32, _: Duration) {
         self.idle += 1;
+    }
+
+    fn foreseen(&mut self, count: usize) -> Vec<What> {
+        while self.chosen.len() < count {
+            let what = self.choose();
+            self.chosen.push_back(what);
+        }
+        self.chosen.iter().copied().collect()
     }
 
     fn is_open(&self) -> bool {

@@ -46,8 +46,20 @@ impl Speech {
     /// Asks for one DEK.
     pub(super) fn decrypt<'s>(&'s mut self, deks: &'s Deks, index: u32) -> Request<'s> {
         match self {
-            Self::Aliyun(speaker) => Request::Http1(speaker.decrypt(deks.wire(index))),
+            Self::Aliyun(speaker) => Request::Http1(speaker.decrypt(index, deks.wire(index))),
             Self::Kubernetes(speaker) => Request::Grpc(speaker.decrypt_path(), deks.wire(index)),
+        }
+    }
+
+    /// Whether requests are signed, so that writing them beforehand saves something.
+    pub(super) fn is_signed(&self) -> bool {
+        matches!(self, Self::Aliyun(speaker) if speaker.is_signed())
+    }
+
+    /// Writes the request for one DEK ahead of time. Those that were written are taken in the same order.
+    pub(super) fn write_ahead(&mut self, deks: &Deks, index: u32) {
+        if let Self::Aliyun(speaker) = self {
+            speaker.write_ahead(index, deks.wire(index));
         }
     }
 
