@@ -19,9 +19,11 @@ use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindab
 use crate::ctl;
 
 mod exit;
+mod help;
 mod lines;
 
 pub use exit::Exit;
+use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, SERVE_HELP, STATUS_HELP};
 use lines::{Lines, Rest};
 
 /// Runs the command that the process was started with.
@@ -341,65 +343,6 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 const LOG_DEFAULT: &str = "info";
-
-const AFTER_HELP: &str = "\
-Start here:
-  kmsproxy dev                          try it, without a configuration or a cloud account
-  kmsproxy check --config FILE          look over a configuration
-  kmsproxy serve --config FILE          run it
-  kmsproxy status                       ask the one that runs
-  kmsproxy bench hit                    see what it does under load
-
-Exit codes:
-   0  done, or stopped as asked
-   1  an audit log is incomplete
-  64  the command line makes no sense
-  65  an audit log is broken, or a benchmark was given a wrong plaintext
-  70  it ran, and then could not go on
-  75  somebody else listens on the address
-  78  the configuration is wrong; `kmsproxy check` says where";
-
-const SERVE_HELP: &str = "\
-Examples:
-  kmsproxy serve
-  kmsproxy serve --config /etc/kmsproxy/kmsproxy.toml --log debug
-  kmsproxy serve --set cache.capacity=50000
-  KMSPROXY_CACHE__CAPACITY=50000 kmsproxy serve
-
-The later wins: defaults, the file, KMSPROXY_SECTION__KEY, --set. Listeners and callers are set in the file only.";
-
-const DEV_HELP: &str = "\
-Examples:
-  kmsproxy dev
-  kmsproxy dev --kms-latency 20ms --state-dir ./state
-  kmsproxy dev --listen 127.0.0.1:0 --json";
-
-const STATUS_HELP: &str = "\
-Examples:
-  kmsproxy status
-  kmsproxy status --socket ./state/admin.sock
-  kmsproxy status --json | jq '.upstreams[].keys[] | {key, old}'
-
-Exit codes:
-   0  told
-  70  nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
-
-const EMULATOR_HELP: &str = "\
-Examples:
-  kmsproxy emulator
-  kmsproxy emulator --listen 127.0.0.1:0 --json";
-
-const CHECK_HELP: &str = "\
-Examples:
-  kmsproxy check
-  kmsproxy check --config ./kmsproxy.toml --print
-  kmsproxy check --config ./package/kmsproxy.toml --root ./package/files
-
-Exit codes:
-   0  valid
-  75  valid, but somebody (a running kmsproxy?) listens on one of its addresses
-  78  wrong";
 
 #[cfg(test)]
 mod tests {

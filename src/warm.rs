@@ -88,6 +88,7 @@ impl WarmUp {
         }
         let upstream = self.engine.ledger().upstream();
         info!(upstream, members, "unwrapping again what was cached before the start");
+        self.publish(self.progress());
         let workers = (0..AT_ONCE).map(|_| Arc::clone(&self).work());
         if stop.run_until_cancelled(futures_util::future::join_all(workers)).await.is_some() {
             let Progress { unwrapped, refused, .. } = self.progress();

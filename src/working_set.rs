@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::CallerName;
 use crate::kms::{Ciphertext, Context, ContextForm, Decrypt, Extra, KeyId, KeyName};
+use crate::wire::aliyun::object;
 use crate::wire::base64;
 
 /// The `[working_set]` table.
@@ -96,17 +97,19 @@ pub fn read(path: &Path) -> Result<Vec<Member>, Refused> {
 
 fn parse(text: &str) -> Result<Vec<Member>, Refused> {
     let (head, _) = text.split_once('\n').ok_or(Refused::Foreign)?;
-    let Head { kmsproxy_working_set: version, members } = serde_json::from_str(head).map_err(|_| Refused::Foreign)?;
+    let Head { kmsproxy_working_set: version, members } = object::read(head.as_bytes()).ok_or(Refused::Foreign)?;
     if version != VERSION {
         return Err(Refused::Foreign);
     }
     let whole = text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n')).ok_or(Refused::Damaged)?;
-    let (before, Ok(Foot { sha256 })) = (whole.0, serde_json::from_str(whole.1)) else { return Err(Refused::Damaged) };
+    let (before, Some(Foot { sha256 })) = (whole.0, object::read(whole.1.as_bytes())) else {
+        return Err(Refused::Damaged);
+    };
     if sha256 != base64_text(&Sha256::digest(&text.as_bytes()[..=before.len()])) {
         return Err(Refused::Damaged);
     }
     let read: Option<Vec<Member>> =
-        before.lines().skip(1).map(|line| serde_json::from_str::<Line>(line).ok()?.member()).collect();
+        before.lines().skip(1).map(|line| object::read::<Line>(line.as_bytes())?.member()).collect();
     read.filter(|read| read.len() == members).ok_or(Refused::Damaged)
 }
 
@@ -255,8 +258,8 @@ mod tests {
         let context = Context::new(ContextForm::Json, &format!("{{ \"name\": \"{number}\" }}"), pairs);
         let call = Decrypt {
             ciphertext: Ciphertext::new(vec![number; 100]),
-            key: (number % 2 == 0).then(|| KeyName::new("key-1")),
-            context: context.filter(|_| number % 3 == 0),
+            key: number.is_multiple_of(2).then(|| KeyName::new("key-1")),
+            context: context.filter(|_| number.is_multiple_of(3)),
             dry_run: false,
             extra: Extra::default(),
         };

@@ -10,6 +10,7 @@ use tracing::warn;
 use crate::cache::Cache;
 use crate::clock::{Clock as _, Deadline, System};
 use crate::engine::Engine;
+use crate::metrics;
 use crate::upstream::aliyun::Aliyun;
 use crate::warm::Keeper;
 use crate::watch::{self, Watch};
@@ -45,6 +46,9 @@ impl Upkeep {
 
 /// The working set, where there is to be one.
 pub(super) fn keeper(config: working_set::Config, cache: &Arc<Cache>, engines: &[Arc<Engine>]) -> Option<Arc<Keeper>> {
+    for engine in engines {
+        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => engine.ledger().upstream().to_owned()).set(0.0);
+    }
     Some(Keeper::open(config.file?, config.save, Arc::clone(cache), engines))
 }
 

@@ -173,4 +173,4 @@ listener = "plugin"
 access_key = { id = "LTAIlocal", secret_file = "DIR/secret" }
 allow = [{ actions = ["Encrypt", "Decrypt"], keys = ["KEY"] }]
 "#;
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
