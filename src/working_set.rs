@@ -71,7 +71,7 @@ pub enum Refused {
     Damaged,
 }
 
-/// Reads what [`write`] wrote; nothing where there is no file.
+/// Reads what [`write()`] wrote; nothing where there is no file.
 ///
 /// # Errors
 /// [`Refused`] says what it is instead.
