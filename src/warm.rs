@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::cache::{Cache, Entry, Fingerprint};
 use crate::engine::Engine;
-use crate::fault::{Evidence, Fault};
+use crate::fault::{Evidence, Fault, Origin};
 use crate::kms::KeyId;
 use crate::metrics;
 use crate::working_set::{self, Member, Refused};
@@ -30,7 +30,8 @@ pub struct WarmUp {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Member>,
-    asking: usize,
+    /// At most [`AT_ONCE`].
+    asking: Vec<Member>,
     /// Under keys that were refused: not asked for again by us, and not forgotten either, for a key may be enabled again.
     refused: Vec<Member>,
     keys: HashSet<KeyId>,
@@ -77,7 +78,7 @@ impl WarmUp {
     #[must_use]
     pub fn left(&self) -> Vec<Member> {
         let state = self.state();
-        state.waiting.iter().chain(&state.refused).cloned().collect()
+        state.asking.iter().chain(&state.waiting).chain(&state.refused).cloned().collect()
     }
 
     /// Asks for one after the other, some at a time, until nothing is left or until `stop`.
@@ -99,16 +100,17 @@ impl WarmUp {
     async fn work(self: Arc<Self>) {
         let mut pause = PAUSE_FIRST;
         while let Some(member) = self.next() {
-            match self.engine.warm(&member.share, member.call.clone()).await {
-                Err(fault) if is_passing(&fault) => {
+            let outcome = self.engine.warm(&member.share, member.call.clone()).await;
+            match End::of(&outcome) {
+                Some(end) => {
+                    pause = PAUSE_FIRST;
+                    self.ended(member, end);
+                }
+                None => {
                     self.again(member);
-                    debug!(%fault, "warming up waits");
+                    debug!(fault = ?outcome.err(), "warming up waits");
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
-                }
-                outcome => {
-                    pause = PAUSE_FIRST;
-                    self.ended(member, outcome);
                 }
             }
         }
@@ -121,7 +123,7 @@ impl WarmUp {
                 state.put_aside(member);
                 continue;
             }
-            state.asking += 1;
+            state.asking.push(member.clone());
             return Some(member);
         }
         None
@@ -129,21 +131,20 @@ impl WarmUp {
 
     fn again(&self, member: Member) {
         let mut state = self.state();
-        state.asking -= 1;
+        state.asking.retain(|other| *other != member);
         state.waiting.push_front(member);
     }
 
-    fn ended(&self, member: Member, outcome: Result<(), Fault>) {
+    fn ended(&self, member: Member, end: End) {
         let mut state = self.state();
-        state.asking -= 1;
-        match outcome {
-            Ok(()) => state.progress.unwrapped += 1,
-            Err(fault) if is_of_the_key(&fault) => {
+        state.asking.retain(|other| *other != member);
+        match end {
+            End::Unwrapped => state.progress.unwrapped += 1,
+            End::KeyRefused => {
                 state.keys.insert(member.key.clone());
                 state.put_aside(member);
             }
-            // That ciphertext is not to be had any more; what it was is not ours to tell.
-            Err(_) => state.progress.refused += 1,
+            End::Unknown => state.progress.refused += 1,
         }
         self.publish(state.progress);
     }
@@ -167,13 +168,28 @@ impl State {
     }
 }
 
-/// Whether it is worth asking again later: the KMS could not be asked, or did not say anything about this one.
-fn is_passing(fault: &Fault) -> bool {
-    matches!(Evidence::of(fault), Evidence::Silence | Evidence::IdentityDoubted | Evidence::ScopeDoubted)
+/// How the asking for one ended, for good.
+enum End {
+    /// It is in the cache.
+    Unwrapped,
+    /// Its key is refused, to everyone or to us.
+    KeyRefused,
+    /// The KMS does not know such a ciphertext (any more).
+    Unknown,
 }
 
-fn is_of_the_key(fault: &Fault) -> bool {
-    matches!(Evidence::of(fault), Evidence::KeyRefused | Evidence::IdentityRefused | Evidence::AccountRefused)
+impl End {
+    /// Nothing where it is worth asking again later: the KMS could not be asked, there was no room for the question here, or
+    /// what came says nothing about this one.
+    fn of(outcome: &Result<(), Fault>) -> Option<Self> {
+        let Err(fault) = outcome else { return Some(Self::Unwrapped) };
+        match (Evidence::of(fault), fault.origin()) {
+            (Evidence::KeyRefused | Evidence::IdentityRefused | Evidence::AccountRefused, _) => Some(Self::KeyRefused),
+            (Evidence::Nothing, Origin::Kms) => Some(Self::Unknown),
+            (Evidence::Nothing, Origin::Caller | Origin::Proxy)
+            | (Evidence::IdentityDoubted | Evidence::ScopeDoubted | Evidence::Silence, _) => None,
+        }
+    }
 }
 
 /// The file, and what is to be in it.

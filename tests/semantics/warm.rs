@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kmsproxy::auth::CallerName;
-use kmsproxy::fault::Kind;
+use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{Call, KeyId};
 use kmsproxy::warm::{Keeper, Progress};
 use kmsproxy::working_set::{self, Member};
@@ -134,6 +134,33 @@ async fn while_the_kms_is_silent_the_warm_up_waits_forgets_nothing_and_then_goes
     world.clock.advance(Duration::from_secs(60));
     warming.await.unwrap();
     assert_eq!(keeper.progress(), Progress { members: MANY, unwrapped: MANY, refused: 0 });
+}
+
+#[tokio::test]
+async fn what_is_being_asked_for_when_the_file_is_written_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(world());
+    let file = file(&dir, &(0..MANY).map(member).collect::<Vec<_>>());
+    let keeper = world.keeper(&file);
+    world.kms.hold();
+    let (stop, [warm_up]) = (CancellationToken::new(), keeper.warm_ups()) else { panic!("one upstream") };
+    let warming = tokio::spawn(Arc::clone(warm_up).run(stop.clone()));
+    world.kms.asked(AT_ONCE).await;
+    keeper.save();
+    assert_eq!(working_set::read(&file).unwrap().len(), MANY);
+    stop.cancel();
+    warming.await.unwrap();
+    assert_eq!(keeper.warm_ups()[0].left().len(), MANY, "nor does an end in the midst of it lose any");
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_was_no_room_for_a_question_says_nothing_of_the_dek() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world();
+    let keeper = world.keeper(&file(&dir, &[member(1), member(2)]));
+    world.kms.say_once(Fault::proxy(Kind::Overloaded));
+    warm(&keeper).await;
+    assert_eq!(keeper.progress(), Progress { members: 2, unwrapped: 2, refused: 0 });
 }
 
 #[tokio::test]
