@@ -126,6 +126,8 @@ impl WarmUp {
             state.asking.push(member.clone());
             return Some(member);
         }
+        // Those put aside are told of here, once, and not each.
+        self.publish(state.progress);
         None
     }
 
