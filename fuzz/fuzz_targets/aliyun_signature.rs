@@ -19,8 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let mut choices = Choices::of(choices);
     let mut pairs: Pairs = Vec::new();
     for (name, value) in parts.pairs().into_iter().take(8) {
-        let free = !name.is_empty() && !RESERVED.iter().any(|reserved| name.starts_with(reserved));
-        if free && !pairs.iter().any(|(taken, _)| taken == name) {
+        if !name.is_empty() && !reserved(name) && !pairs.iter().any(|(taken, _)| taken == name) {
             pairs.push((name.to_owned(), value.to_owned()));
         }
     }
@@ -63,8 +62,9 @@ fn v1(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
 fn v3(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
     let (query, _) = spelled(&pairs, false, choices);
     let body = pairs.first().map_or("", |(_, value)| value).replace(['%', '+', '&', '='], "_");
-    // The body is a parameter's name as well, and that must not occur twice.
-    let body = if pairs.iter().any(|(name, _)| *name == body) { Vec::new() } else { body.into_bytes() };
+    // The body is a parameter's name as well: it must not occur twice, nor make this a claim of V1 too.
+    let free = !reserved(&body) && !pairs.iter().any(|(name, _)| *name == body);
+    let body = if free { body.into_bytes() } else { Vec::new() };
     let mut headers = HeaderMap::new();
     let hash = reference::hex(&<sha2::Sha256 as sha2::Digest>::digest(&body));
     let extra = ["x-acs-signature-nonce", "x-a", "zeta"];
@@ -160,6 +160,10 @@ fn spelling(text: &str, choices: &mut Choices<'_>) -> String {
         }
     }
     out
+}
+
+fn reserved(name: &str) -> bool {
+    RESERVED.iter().any(|reserved| name.starts_with(reserved))
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
