@@ -52,6 +52,8 @@ pub struct Report {
     pub key: KeyId,
     /// What its lease is worth now.
     pub standing: Standing,
+    /// How much is left of its lease, grace not counted; none where nobody probes it, so that it has to end.
+    pub left: Option<Duration>,
     /// How many entries name it, of all epochs.
     pub entries: usize,
 }
@@ -327,6 +329,7 @@ impl Ledger {
         let view = |scope: &Arc<Scope>| Report {
             key: scope.key().clone(),
             standing: scope.standing(now),
+            left: scope.left(now),
             entries: scope.entries(),
         };
         self.all().iter().map(view).collect()

@@ -35,6 +35,14 @@ pub const ENTRIES: &str = "kmsproxy_cache_entries";
 pub const EVICTIONS: &str = "kmsproxy_cache_evictions_total";
 /// 1 for the state that a key's lease is in, 0 for the others; by upstream, key and state.
 pub const LEASE: &str = "kmsproxy_lease_state";
+/// The share of its duration that is left of a key's lease, 0 where none is in force; by upstream and key.
+pub const LEASE_LEFT: &str = "kmsproxy_lease_left_ratio";
+/// 1 while a key is refused, by upstream, key and reason (a `Kind` label).
+pub const KEY_REFUSED: &str = "kmsproxy_key_refused";
+/// When our credentials end, as Unix time; 0 where they do not, or are still to be fetched; by upstream.
+pub const CREDENTIALS_EXPIRE: &str = "kmsproxy_credentials_expire_timestamp_seconds";
+/// 1 while credentials cannot be fetched, by upstream.
+pub const CREDENTIALS_FAILING: &str = "kmsproxy_credentials_failing";
 /// Attempts sent upstream, by upstream, action and outcome (`ok` or a `Kind` label).
 pub const ATTEMPTS: &str = "kmsproxy_upstream_attempts_total";
 /// Seconds that one attempt took, by upstream.
@@ -87,6 +95,10 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(ENTRIES, "Sealed DEKs in the cache");
     describe_counter!(EVICTIONS, "Entries thrown out because the cache was full");
     describe_gauge!(LEASE, "1 for the state that a key's lease is in");
+    describe_gauge!(LEASE_LEFT, "Share of its duration that is left of a key's lease, 0 where none is in force");
+    describe_gauge!(KEY_REFUSED, "1 while the KMS refuses the key for this reason");
+    describe_gauge!(CREDENTIALS_EXPIRE, "Unix time at which our credentials end, 0 for never");
+    describe_gauge!(CREDENTIALS_FAILING, "1 while credentials cannot be fetched");
     describe_counter!(ATTEMPTS, "Attempts sent upstream by action and outcome");
     describe_histogram!(ATTEMPT_SECONDS, metrics::Unit::Seconds, "Time that one attempt took");
     describe_counter!(RETRIES, "Attempts after the first of a call");
@@ -256,6 +268,53 @@ impl fmt::Debug for Decrypts {
 /// The gauge of one key's lease in one state.
 pub fn lease(upstream: &str, key: &str, state: &'static str) -> Gauge {
     gauge!(LEASE, "upstream" => upstream.to_owned(), "key" => key.to_owned(), "state" => state)
+}
+
+/// The gauge of the share that is left of one key's lease.
+pub fn lease_left(upstream: &str, key: &str) -> Gauge {
+    gauge!(LEASE_LEFT, "upstream" => upstream.to_owned(), "key" => key.to_owned())
+}
+
+/// The gauge of one key that is refused for one reason.
+pub fn key_refused(upstream: &str, key: &str, reason: &'static str) -> Gauge {
+    gauge!(KEY_REFUSED, "upstream" => upstream.to_owned(), "key" => key.to_owned(), "reason" => reason)
+}
+
+/// How the credentials of one upstream stand.
+pub struct Credentials {
+    expire: Gauge,
+    failing: Gauge,
+}
+
+impl Credentials {
+    /// The handles for `upstream`.
+    #[must_use]
+    pub fn of(upstream: &str) -> Self {
+        let of = |name: &'static str| gauge!(name, "upstream" => upstream.to_owned());
+        let (expire, failing) = (of(CREDENTIALS_EXPIRE), of(CREDENTIALS_FAILING));
+        expire.set(0.0);
+        failing.set(0.0);
+        Self { expire, failing }
+    }
+
+    /// They were fetched, and end at this Unix time, or never.
+    pub fn fetched(&self, expire: Option<i64>) {
+        // Exact up to 2^53 seconds.
+        #[allow(clippy::cast_precision_loss)]
+        self.expire.set(expire.unwrap_or(0) as f64);
+        self.failing.set(0.0);
+    }
+
+    /// They could not be fetched; those of before, if any, go on to their end.
+    pub fn failed(&self) {
+        self.failing.set(1.0);
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
 }
 
 /// The outcome of what was answered.

@@ -1,7 +1,6 @@
 //! What happens without any request: probes renew or end leases, old entries are asked about again, what has expired
 //! is dropped, and jumps of the clock or of our identity close the door.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +15,12 @@ use crate::cache::Cache;
 use crate::clock::Moment;
 use crate::engine::Engine;
 use crate::fault::Fault;
-use crate::kms::KeyId;
-use crate::ledger::word;
 use crate::metrics;
+
+mod published;
+
+use published::Published;
+pub use published::rank;
 
 /// The upkeep of one upstream.
 #[derive(Debug)]
@@ -35,13 +37,7 @@ impl Watch {
     #[must_use]
     pub fn new(engine: Arc<Engine>, tasks: TaskTracker) -> Self {
         let identity = Mutex::new(engine.identity());
-        Self {
-            engine,
-            tasks,
-            probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)),
-            identity,
-            published: Mutex::new(Published { at: Moment::BOOT, states: BTreeMap::new() }),
-        }
+        Self { engine, tasks, probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)), identity, published: Mutex::default() }
     }
 
     /// Takes turns until `stop`.
@@ -103,30 +99,10 @@ impl Watch {
     /// What is done once a second.
     fn tidy(&self, now: Moment) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.since(published.at) >= TIDY {
+        if published.is_older_than(TIDY, now) {
             self.engine.ledger().reap();
-            self.publish(now, &mut published);
+            published.renew(self.engine.ledger(), now);
         }
-    }
-
-    /// One series for each key (of its scopes, the state that stands highest in [`STATES`]), and a line in the log where
-    /// time alone has changed it; other changes are logged as they are made.
-    fn publish(&self, now: Moment, published: &mut Published) {
-        let upstream = self.engine.ledger().upstream();
-        let mut keys = BTreeMap::new();
-        for report in self.engine.ledger().report(now) {
-            let state = rank(word(&report.standing));
-            keys.entry(report.key).and_modify(|worst| *worst = state.min(*worst)).or_insert(state);
-        }
-        for (key, &worst) in keys.iter().take(metrics::KEYS_MAX) {
-            for (at, state) in STATES.into_iter().enumerate() {
-                metrics::lease(upstream, key.as_str(), state).set(if at == worst { 1.0 } else { 0.0 });
-            }
-            if published.states.get(key) != Some(&worst) && BY_TIME.contains(&STATES[worst]) {
-                warn!(upstream, %key, state = STATES[worst], "the KMS has not renewed the lease");
-            }
-        }
-        *published = Published { at: now, states: keys };
     }
 }
 
@@ -137,19 +113,6 @@ fn note(upstream: &str, key: &str, outcome: Result<(), Fault>) {
         Ok(()) => debug!(key, "probe: the KMS consents"),
         Err(fault) => warn!(key, %fault, "probe failed"),
     }
-}
-
-/// What was last told of leases.
-#[derive(Debug)]
-struct Published {
-    at: Moment,
-    states: BTreeMap<KeyId, usize>,
-}
-
-/// Where the word of a lease's state stands, from what an operator must see to what is as it should be.
-#[must_use]
-pub fn rank(state: &str) -> usize {
-    STATES.iter().position(|&other| other == state).unwrap_or(STATES.len() - 1)
 }
 
 /// Drops what has expired from `cache`, once a second, until `stop`.
@@ -182,7 +145,3 @@ const REFRESH_MAX: Duration = Duration::from_secs(300);
 const PROBES_AT_ONCE: usize = 16;
 /// In one walk. They are asked one after the other, so refreshing never takes more than one place upstream.
 const REFRESHES_MAX: usize = 16_384;
-/// From what an operator must see to what is as it should be.
-const STATES: [&str; 6] = ["refused", "suspended", "lapsed", "serving_by_grace", "serving", "unknown"];
-/// Those that come by the clock and not by an answer.
-const BY_TIME: [&str; 2] = ["lapsed", "serving_by_grace"];

@@ -31,6 +31,8 @@ mod leases;
 mod observed;
 #[path = "daemon/posture.rs"]
 mod posture;
+#[path = "daemon/queries.rs"]
+mod queries;
 #[path = "daemon/quota.rs"]
 mod quota;
 #[path = "daemon/state.rs"]

@@ -162,6 +162,13 @@ impl Scope {
         self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &self.terms))
     }
 
+    /// How much of the lease is left at `now`; none where it is to end without being probed.
+    #[must_use]
+    pub fn left(&self, now: Moment) -> Option<Duration> {
+        let left = self.inner.read().map_or(Duration::ZERO, |inner| inner.lease.until().since(now));
+        (self.renewable() && self.is_watched()).then_some(left)
+    }
+
     /// As [`Lease::may_try`].
     #[must_use]
     pub fn may_try(&self, now: Moment) -> bool {
@@ -272,8 +279,7 @@ impl Scope {
     }
 
     pub(super) fn take_probe(self: &Arc<Self>, now: Moment) -> Option<Probe> {
-        let idle = self.entries() == 0 && self.watchers.load(Ordering::Relaxed) == 0;
-        if idle || !self.renewable() {
+        if !self.is_watched() || !self.renewable() {
             return None;
         }
         let mut inner = self.write();
@@ -284,6 +290,11 @@ impl Scope {
         inner.probe_due = now + jittered(self.terms.probe);
         inner.probing = true;
         Some(Probe { scope: Arc::clone(self), sample })
+    }
+
+    /// Whether anybody would miss it.
+    fn is_watched(&self) -> bool {
+        self.entries() > 0 || self.watchers.load(Ordering::Relaxed) > 0
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {

@@ -130,7 +130,7 @@ impl Aliyun {
         let endpoint = transport.address(&config.endpoint)?;
         let host = plain_host(&endpoint)
             .ok_or_else(|| transport::Error::Address(config.endpoint.clone(), "it must end after host and port"))?;
-        let keeper = Keeper::new(source, Arc::clone(clock));
+        let keeper = Keeper::new(name, source, Arc::clone(clock));
         let crypto = Limits { in_flight: config.max_in_flight, queued: QUEUED_MAX, quota: config.quota };
         let reads = Limits { in_flight: READS_IN_FLIGHT, queued: READS_QUEUED_MAX, quota: config.read_quota };
         Ok(Self {

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::governor::{doubled, jittered};
+use crate::metrics;
 use crate::seal::AtRest;
 use crate::upstream::credentials::{Credentials, Fetch, Lack};
 
@@ -25,15 +26,16 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper without credentials yet.
+    /// A keeper of the credentials for `upstream`, without any yet.
     #[must_use]
-    pub fn new(source: Box<dyn Fetch>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(upstream: &str, source: Box<dyn Fetch>, clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
             source,
             clock,
             current: ArcSwapOption::empty(),
             pace: Mutex::new(Pace::default()),
             rounds: watch::Sender::new(0),
+            metrics: metrics::Credentials::of(upstream),
         };
         Self { shared: Arc::new(shared), fetches: Mutex::default() }
     }
@@ -117,6 +119,7 @@ struct Shared {
     pace: Mutex<Pace>,
     /// Counts fetches that ended.
     rounds: watch::Sender<u64>,
+    metrics: metrics::Credentials,
 }
 
 impl Shared {
@@ -144,11 +147,13 @@ impl Shared {
         match outcome {
             Ok(held) => {
                 tracing::info!(principal = %held.principal, "credentials fetched");
+                self.metrics.fetched(held.expires.map(Timestamp::as_second));
                 self.current.store(Some(Arc::new(held)));
                 self.pace().succeeded(now);
             }
             Err(lack) => {
                 tracing::warn!(%lack, valid = self.valid().is_some(), "credentials could not be fetched");
+                self.metrics.failed();
                 self.pace().failed(now, lack);
             }
         }
@@ -345,7 +350,7 @@ mod tests {
             let (script, fetched) = (Arc::<Script>::default(), Arc::<AtomicUsize>::default());
             let source = Scripted { script: Arc::clone(&script), fetched: Arc::clone(&fetched), changed };
             let held: Arc<dyn Clock> = Arc::<Manual>::clone(&clock);
-            Self { keeper: Keeper::new(Box::new(source), held), clock, script, fetched }
+            Self { keeper: Keeper::new("kms", Box::new(source), held), clock, script, fetched }
         }
 
         fn next(&self, outcome: Result<Credentials, Lack>) {
