@@ -3,27 +3,35 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::app;
 use crate::audit::Destination;
 use crate::audit::verify::Verdict;
 use crate::bench::{BENCH_HELP, BenchCommand};
+use crate::clock::System;
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
+use crate::systemd;
 
 mod exit;
 mod help;
+mod line;
 mod lines;
+mod repetition;
 
 pub use exit::Exit;
 use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, SERVE_HELP, STATUS_HELP};
+use line::Shape;
 use lines::{Lines, Rest};
 
 /// Runs the command that the process was started with.
@@ -263,7 +271,6 @@ impl Logging {
     /// reads shall not stop a request. What is left is written when the rest is dropped.
     fn start(&self, environment: &Environment) -> Result<Rest, String> {
         let level = self.log.as_deref().or_else(|| environment.text("KMSPROXY_LOG")).unwrap_or(LOG_DEFAULT);
-        let filter = EnvFilter::try_new(level).map_err(|error| format!("KMSPROXY_LOG: {error}"))?;
         let format = match (self.log_format, environment.text("KMSPROXY_LOG_FORMAT")) {
             (Some(format), _) => format,
             (None, Some(format)) => {
@@ -271,13 +278,10 @@ impl Logging {
             }
             (None, None) => LogFormat::Text,
         };
+        let journal = systemd::reads(io::stderr().as_fd(), &environment.lookup());
         let (lines, rest) = Lines::to_standard_error();
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(false);
-        let started = match format {
-            LogFormat::Text => builder.try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        };
-        started.map_err(|error| error.to_string()).map(|()| rest)
+        let started = line::subscriber(Shape { format, journal }, Arc::new(System), level, lines)?;
+        started.try_init().map_err(|error| error.to_string()).map(|()| rest)
     }
 }
 

@@ -8,7 +8,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap,
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
-use crate::fault::{Fault, Kind};
+use crate::auth::CallerName;
+use crate::claim::Peer;
+use crate::fault::{Fault, Kind, Origin};
 use crate::secret::Secret;
 
 pub mod aliyun;
@@ -75,6 +77,31 @@ pub fn screen(headers: &HeaderMap) -> Result<(), Fault> {
 fn is_foreign(name: &HeaderName) -> bool {
     let prefixed = ["sec-fetch-", "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
     prefixed || [FORWARDED, ORIGIN, REFERER, VIA].contains(name)
+}
+
+/// Says in the log that a request was refused, and why: who asked for what, what went wrong and who said so, and the
+/// KMS's code and request id. Nothing of what stood in the request. A flood of refusals makes few lines: the log holds
+/// back what repeats.
+fn tell(peer: &Peer, caller: Option<&CallerName>, action: Option<&'static str>, fault: &Fault) {
+    // How the KMS answers every dry run.
+    if *fault.kind() == Kind::DryRun {
+        return;
+    }
+    let by = match fault.origin() {
+        Origin::Caller | Origin::Proxy => "kmsproxy",
+        Origin::Kms => "kms",
+    };
+    let said = fault.verbatim();
+    tracing::warn!(
+        listener = peer.listener.as_str(),
+        caller = caller.map(CallerName::as_str),
+        action,
+        outcome = fault.kind().label(),
+        by,
+        code = said.map(|said| said.code.as_str()),
+        kms_request = said.map(|said| said.request_id.as_str()),
+        "request refused"
+    );
 }
 
 /// Reads a body of at most `limit` bytes within five seconds; of a longer one, no more than that.

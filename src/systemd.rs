@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process;
@@ -96,6 +97,16 @@ pub fn watchdog_period(environment: Environment<'_>) -> Option<Duration> {
     (limit_usec > 0).then(|| Duration::from_micros(limit_usec) / 2)
 }
 
+/// Whether journald reads what is written to `stream`: it names the pipe that it gave us (`JOURNAL_STREAM`).
+#[must_use]
+pub fn reads(stream: BorrowedFd<'_>, environment: Environment<'_>) -> bool {
+    let given = environment("JOURNAL_STREAM").and_then(|given| {
+        let (device, inode) = given.split_once(':')?;
+        Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?))
+    });
+    given.is_some() && given == rustix::fs::fstat(stream).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// Listening sockets that were opened for us (`LISTEN_FDS`), by the names that `FileDescriptorName=` gave them.
 pub struct Inherited {
     sockets: ListenFd,
@@ -174,7 +185,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn environment(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+    fn environment(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<> {
         let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         move |asked: &str| pairs.iter().find(|(name, _)| name == asked).map(|(_, value)| value.clone())
     }
@@ -232,6 +243,21 @@ mod tests {
         assert_eq!(period(&[("WATCHDOG_USEC", "0")]), None);
         assert_eq!(period(&[("WATCHDOG_USEC", "soon")]), None);
         assert_eq!(period(&[]), None);
+    }
+
+    #[test]
+    fn a_stream_is_the_journals_only_where_it_is_the_one_that_was_given() {
+        use std::os::fd::AsFd;
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let [given, other] = ["given", "other"].map(|name| std::fs::File::create(folder.path().join(name)).unwrap());
+        let known = given.metadata().unwrap();
+        let stream = format!("{}:{}", known.dev(), known.ino());
+        let named = environment(&[("JOURNAL_STREAM", &stream)]);
+        assert!(reads(given.as_fd(), &named));
+        assert!(!reads(other.as_fd(), &named), "redirected since");
+        assert!(!reads(given.as_fd(), &environment(&[])));
+        assert!(!reads(given.as_fd(), &environment(&[("JOURNAL_STREAM", "1:x")])));
     }
 
     #[test]

@@ -64,7 +64,10 @@ impl<R: Respond> Face<R> {
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
         let mut response = match result {
             Ok(answer) => accept(&answer),
-            Err(fault) => refuse(&fault, seen.unread),
+            Err(fault) => {
+                super::tell(peer, seen.caller.as_ref(), seen.action.map(Action::name), &fault);
+                refuse(&fault, seen.unread)
+            }
         };
         // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
         if seen.action == Some(Action::Encrypt) {

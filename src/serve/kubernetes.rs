@@ -54,7 +54,10 @@ impl<P: Provide> Face<P> {
             Err(status) => (no_grpc(status), Kind::Malformed("").label()),
             Ok(()) => match self.answer(request, peer, &mut seen).await {
                 Ok(message) => (accept(message), metrics::OK),
-                Err(fault) => (refuse(&Refusal::of(&fault, &self.subject(peer, &seen))), fault.kind().label()),
+                Err(fault) => {
+                    super::tell(peer, seen.caller.as_ref(), seen.method.map(wire::Method::name), &fault);
+                    (refuse(&Refusal::of(&fault, &self.subject(peer, &seen))), fault.kind().label())
+                }
             },
         };
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
