@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -27,12 +27,14 @@ mod exit;
 mod help;
 mod line;
 mod lines;
+mod pages;
 mod repetition;
 
 pub use exit::Exit;
 use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, SERVE_HELP, STATUS_HELP};
 use line::Shape;
 use lines::{Lines, Rest};
+use pages::{Completions, Pages};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -109,6 +111,12 @@ enum Command {
     /// Latency counts from a schedule (open loop); one wrong plaintext fails the run. Loads this machine only.
     #[command(after_help = BENCH_HELP)]
     Bench(Box<BenchCommand>),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Pages),
+    /// Print what a shell needs to complete this program's words
+    #[command(hide = true)]
+    Completions(Completions),
 }
 
 #[derive(Debug, Args)]
@@ -184,6 +192,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Bench(bench) => {
             bench.run(&words).map_or_else(|failure| ended(Exit::from(&failure), failure), |()| Exit::Done)
         }
+        Command::Man(pages) => written(pages.write(Arguments::command())),
+        Command::Completions(completions) => written(completions.print(Arguments::command())),
         Command::Dev(embedded) => embedded.run(&environment, "dev", app::dev),
         Command::Emulator(embedded) => embedded.run(&environment, "emulator", app::emulator),
     }
@@ -300,6 +310,10 @@ fn finished(result: Result<(), app::Error>) -> Exit {
     }
 }
 
+fn written(result: io::Result<()>) -> Exit {
+    result.map_or_else(|error| ended(Exit::Runtime, error), |()| Exit::Done)
+}
+
 fn obeyed(result: Result<(), ctl::Error>) -> Exit {
     match result {
         Ok(()) => Exit::Done,
@@ -350,8 +364,6 @@ const LOG_DEFAULT: &str = "info";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
