@@ -1,0 +1,58 @@
+//! The Debian package, in a Debian made for it. Each takes root, and minutes where that Debian is still to be made; so they
+//! run where `KMSPROXY_PACKAGE` is set: to the package to try, or to `build` for one around the binary of this build.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+#[test]
+fn it_installs_checks_serves_upgrades_and_goes_as_its_own_user() {
+    tried("try", &["mmdebstrap", "curl", "python3", "unshare"]);
+}
+
+#[test]
+fn under_systemd_it_is_activated_sandboxed_watched_and_restarted() {
+    tried("boot", &["mmdebstrap", "curl", "python3", "systemd-nspawn", "nsenter"]);
+}
+
+fn tried(script: &str, tools: &[&str]) {
+    let Some(package) = package() else {
+        return eprintln!("SKIPPED: KMSPROXY_PACKAGE is not set; it takes minutes");
+    };
+    let id = Command::new("id").arg("-u").output().unwrap();
+    if id.stdout != b"0\n" {
+        return eprintln!("SKIPPED: this takes root");
+    }
+    for tool in tools {
+        let there = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success();
+        if !there {
+            return eprintln!("SKIPPED: there is no {tool} on this machine");
+        }
+    }
+    let output = Command::new(here().join("systemd/debian").join(script)).arg(package).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    println!("{said}");
+}
+
+fn package() -> Option<&'static Path> {
+    static PACKAGE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let made = PACKAGE.get_or_init(|| match env::var("KMSPROXY_PACKAGE").ok()?.as_str() {
+        "" => None,
+        "build" => {
+            let mut make = Command::new(here().join("systemd/debian/package"));
+            let output = make.args(["--binary", env!("CARGO_BIN_EXE_kmsproxy")]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let said = String::from_utf8(output.stdout).unwrap();
+            Some(here().join(said.lines().last().unwrap()))
+        }
+        path => Some(PathBuf::from(path)),
+    });
+    made.as_deref()
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
