@@ -347,8 +347,13 @@ fn ended(exit: Exit, message: impl std::fmt::Display) -> Exit {
 }
 
 fn say(message: impl std::fmt::Display) {
-    // Nobody listens on a closed standard error; the exit code still tells.
-    let _ = writeln!(io::stderr().lock(), "{message}");
+    let text = message.to_string();
+    let mut to = io::stderr().lock();
+    let mark = if systemd::reads(to.as_fd(), &|name| std::env::var(name).ok()) { line::LAST_WORDS } else { "" };
+    for line in text.lines() {
+        // Nobody listens on a closed standard error; the exit code still tells.
+        let _ = writeln!(to, "{mark}{line}");
+    }
 }
 
 fn filter(text: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use kmsproxy::kms::Action;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -105,6 +106,20 @@ fn each_alert_says_how_bad_it_is_and_leads_to_its_runbook() {
     let runbooks: BTreeSet<String> =
         headings.into_iter().filter(|heading| heading.starts_with("Kmsproxy")).map(str::to_owned).collect();
     assert_eq!(runbooks, names, "runbooks of alerts that there are");
+}
+
+#[test]
+fn the_guide_names_every_right_that_the_daemon_can_make_use_of_and_no_other() {
+    let guide = fs::read_to_string(file("docs/operations.md")).unwrap();
+    let (_, part) = guide.split_once("## What it may do at the cloud").unwrap();
+    let (part, _) = part.split_once("\n## ").unwrap();
+    let all: BTreeSet<&str> = Action::ALL.into_iter().map(Action::name).collect();
+    let quoted: BTreeSet<&str> = part
+        .split(['`', '"', ' '])
+        .map(|word| word.strip_prefix("kms:").unwrap_or(word))
+        .filter(|word| ["Decrypt", "Describe", "Encrypt", "Generate", "List"].iter().any(|verb| word.starts_with(verb)))
+        .collect();
+    assert_eq!(quoted, all);
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn shipped() -> Vec<PathBuf> {
     };
     let mut all = list(&config);
     all.extend(list(&config.join("examples")));
+    all.extend(list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/debian")));
     all
 }
 
@@ -112,7 +113,7 @@ fn reference() -> (PathBuf, String) {
 fn every_shipped_configuration_is_valid() {
     let machine = Machine::new();
     let valid = Outcome { code: Some(0), out: "configuration is valid\n".to_owned(), err: String::new() };
-    assert_eq!(shipped().len(), 8);
+    assert_eq!(shipped().len(), 9);
     for path in shipped() {
         assert_eq!(machine.check(&path, &[]), valid, "{}", path.display());
     }

@@ -34,7 +34,7 @@ fn tried(script: &str, tools: &[&str]) {
     let output = Command::new(here().join("systemd/debian").join(script)).arg(package).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    println!("{said}");
+    eprintln!("{said}");
 }
 
 fn package() -> Option<&'static Path> {

@@ -100,6 +100,9 @@ impl Shape {
     }
 }
 
+/// The priority of an error, for what is said without the log: why a command ends.
+pub(super) const LAST_WORDS: &str = "<3>";
+
 /// As in `syslog(3)`.
 const fn priority(level: Level) -> u8 {
     match level {
