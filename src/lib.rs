@@ -6,6 +6,7 @@
 pub mod chance;
 pub mod clock;
 pub mod guard;
+pub mod replacement;
 pub mod secret;
 pub mod sync;
 pub mod systemd;

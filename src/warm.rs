@@ -152,10 +152,7 @@ impl WarmUp {
     }
 
     fn publish(&self, progress: Progress) {
-        let upstream = self.engine.ledger().upstream().to_owned();
-        // Exact up to 2^53.
-        #[allow(clippy::cast_precision_loss)]
-        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => upstream).set(progress.left() as f64);
+        metrics::warm_up_left(self.engine.ledger().upstream(), progress.left());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
