@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::audit::Outcome;
 use crate::auth::{Caller, CallerName};
 use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
@@ -21,12 +23,14 @@ mod direct;
 mod drift;
 mod passing;
 mod primary;
+mod remote;
 mod versions;
 
 pub use direct::Direct;
 use drift::Drift;
 use primary::Followed;
 pub use primary::{Following, Primary, Provide, Turn};
+use remote::Remote;
 
 /// What a face hands its calls to.
 pub trait Respond: Send + Sync + 'static {
@@ -42,7 +46,8 @@ pub trait Respond: Send + Sync + 'static {
 /// One upstream with what is known of its keys. Listeners on the same upstream share it, its leases and its probes.
 #[derive(Debug)]
 pub struct Engine {
-    parts: Parts,
+    parts: Kept,
+    remote: ArcSwap<Remote>,
     flights: Arc<Flights<Fingerprint, Landing>>,
     decrypts: Decrypts,
     drift: Drift,
@@ -66,6 +71,15 @@ pub struct Parts {
     pub timeout: Duration,
     /// Where flights run.
     pub tasks: TaskTracker,
+}
+
+/// What stays with an engine while it lives.
+#[derive(Debug)]
+struct Kept {
+    policy: Arc<Policy>,
+    cache: Arc<Cache>,
+    ledger: Ledger,
+    clock: Arc<dyn Clock>,
 }
 
 /// How a flight ended, for all who waited.
@@ -100,10 +114,12 @@ impl Engine {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let flights = Flights::new(parts.tasks.clone());
-        let decrypts = Decrypts::of(parts.ledger.upstream());
-        let drift = Drift::new(&*parts.clock);
-        Arc::new(Self { parts, flights, decrypts, drift, followed: Mutex::default() })
+        let Parts { policy, cache, ledger, upstream, clock, timeout, tasks } = parts;
+        let decrypts = Decrypts::of(ledger.upstream());
+        let drift = Drift::new(&*clock);
+        let remote = ArcSwap::from_pointee(Remote { upstream, timeout, number: 0 });
+        let parts = Kept { policy, cache, ledger, clock };
+        Arc::new(Self { parts, remote, flights: Flights::new(tasks), decrypts, drift, followed: Mutex::default() })
     }
 
     /// The leases.
@@ -128,17 +144,6 @@ impl Engine {
     #[must_use]
     pub fn shares(&self, share: &CallerName) -> bool {
         self.parts.cache.shares(share)
-    }
-
-    /// As whom the upstream asks.
-    #[must_use]
-    pub fn identity(&self) -> Arc<str> {
-        self.parts.upstream.identity()
-    }
-
-    /// As [`Upstream::recycle`].
-    pub fn recycle(&self) {
-        self.parts.upstream.recycle();
     }
 
     /// Whether what it releases can be recorded now, where it must be.
@@ -203,6 +208,22 @@ impl Engine {
         question: Question,
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
+        let asked = self.exchanges();
+        match self.board(permit, question.clone(), deadline).await {
+            // Whoever was asked has been replaced since: its successor's word is what counts.
+            Err(fault) if *fault.kind() == Kind::Lapsed && self.exchanges() != asked => {
+                self.board(permit, question, deadline).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn board(
+        self: &Arc<Self>,
+        permit: &Permit,
+        question: Question,
+        deadline: Deadline,
+    ) -> Result<(Role, Answer), Fault> {
         let fingerprint = question.fingerprint;
         let launch = || Arc::clone(self).fill(permit.clone(), question, Purpose::Want);
         let waiting = self.flights.join(&fingerprint, launch);
@@ -256,8 +277,7 @@ impl Engine {
         }
         let (scope, call) = (before.map(|entry| Arc::clone(entry.scope())), Call::Decrypt(call));
         for _ in 0..FILL_ATTEMPTS {
-            let asked = self.parts.ledger.ask();
-            let held = self.ask(&permit, &call, self.remote_deadline()).await.inspect_err(|fault| {
+            let (asked, held) = self.ask(&permit, &call, self.remote_deadline()).await.inspect_err(|fault| {
                 self.parts.ledger.weigh(fault, scope.as_deref());
                 self.parts.cache.remember(fingerprint, fault, self.parts.clock.now());
             })?;
@@ -299,19 +319,19 @@ impl Engine {
 
     /// Asks whether `sample` still decrypts, and renews or ends the lease of `scope` by the answer.
     async fn attest(&self, scope: &Arc<Scope>, sample: Decrypt) -> Result<(), Fault> {
-        let (asked, call) = (self.parts.ledger.ask(), Call::Decrypt(sample));
+        let call = Call::Decrypt(sample);
         let answer = self.ask(&self.parts.policy.probe(), &call, self.remote_deadline()).await;
-        let outcome = answer.and_then(|held| match held.key() {
-            Some(key) if key == scope.key() => Ok(()),
+        let outcome = answer.and_then(|(asked, held)| match held.key() {
+            Some(key) if key == scope.key() => Ok(asked),
             _ => Err(Fault::kms(Kind::Garbled)),
         });
         match (&outcome, call) {
             // A closing that came between stands; the next probe will tell.
-            (Ok(()), Call::Decrypt(sample)) => drop(scope.renew(asked, sample)),
-            (Ok(()), Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {}
+            (Ok(asked), Call::Decrypt(sample)) => drop(scope.renew(*asked, sample)),
+            (Ok(_), Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {}
             (Err(fault), _) => self.parts.ledger.weigh(fault, Some(scope)),
         }
-        outcome
+        outcome.map(drop)
     }
 
     /// Asks for up to `most` entries again whose age is drawing to its end.
@@ -350,23 +370,6 @@ impl Engine {
         if self.drift.jumped(&*self.parts.clock, now) {
             self.parts.ledger.suspend_all("wall clock and boot clock have parted");
         }
-    }
-
-    async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
-        let sent = self.parts.clock.now();
-        let asking = self.parts.upstream.ask(permit, call, deadline);
-        let held = timeout(deadline.remaining(sent), asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
-        self.note_wrapped(call, &held, sent);
-        if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
-            && self.parts.ledger.resolve(named) != *key
-        {
-            return Err(Fault::kms(Kind::InvalidCiphertext));
-        }
-        Ok(held)
-    }
-
-    fn remote_deadline(&self) -> Deadline {
-        Deadline::after(self.parts.clock.now(), self.parts.timeout)
     }
 }
 

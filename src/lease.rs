@@ -186,6 +186,20 @@ impl Lease {
         self.doubted = true;
     }
 
+    /// Other terms than those by which it was consented to are in force: under a shorter duration it ends as much earlier as
+    /// that is shorter; under a longer one when it would have. Where something else has shortened it meanwhile it ends
+    /// earlier than it must, never later.
+    pub fn curtail(&mut self, before: &Terms, now: &Terms) {
+        let shorter_by = before.duration.saturating_sub(now.duration);
+        self.until = Moment::BOOT + self.until.since(Moment::BOOT).saturating_sub(shorter_by);
+    }
+
+    /// Another KMS, or another of its customers, is asked from now on: what was consented to, refused and kept was another's.
+    /// `next` is a new epoch, as for [`Lease::refuse`].
+    pub fn begin_anew(&mut self, next: Epoch) {
+        *self = Self::unknown(self.epoch.max(self.barrier).max(next));
+    }
+
     /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count, unless it is in doubt.
     pub const fn silence(&mut self) {
         self.silent = !self.doubted;

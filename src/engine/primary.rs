@@ -115,9 +115,11 @@ impl Engine {
             dry_run: false,
             extra: Extra::default(),
         });
-        let asked = self.ledger().ask();
-        let held = self.ask(&self.parts.policy.follow(name), &call, self.remote_deadline()).await?;
+        let (asked, held) = self.ask(&self.parts.policy.follow(name), &call, self.remote_deadline()).await?;
         let encrypted = held.encrypted().ok_or(Fault::kms(Kind::Garbled))?;
+        if self.ledger().is_overtaken(asked) {
+            return Err(Fault::kms(Kind::Lapsed));
+        }
         self.ledger().learn(name, &encrypted.key);
         if let Some(scope) = self.ledger().known(name) {
             scope.relent(asked);
@@ -261,6 +263,16 @@ impl Followed {
         state.known = Some(Known { primary, sent: asked.sent, sampled: false, watching });
         state.due = Moment::BOOT;
         true
+    }
+
+    /// Another KMS is asked from now on: at once, and by ciphertexts of its own.
+    pub(super) fn begin_anew(&self) {
+        let mut state = self.state();
+        state.failed = None;
+        state.due = Moment::BOOT;
+        if let Some(known) = &mut state.known {
+            known.sampled = false;
+        }
     }
 
     fn lacks_sample(&self) -> bool {
