@@ -62,6 +62,17 @@ impl Watch {
             self.turn(self.engine.clock().now());
         }
         refresher.abort();
+        self.withdraw();
+    }
+
+    /// Nobody looks after these keys any more: no lease of theirs stands in the metrics.
+    fn withdraw(&self) {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in published.states.keys().take(metrics::KEYS_MAX) {
+            for state in STATES {
+                metrics::lease(self.engine.ledger().upstream(), key.as_str(), state).set(0.0);
+            }
+        }
     }
 
     /// One turn: checks the clocks and our identity, and launches the probes that are due at `now`.

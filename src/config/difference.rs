@@ -154,7 +154,8 @@ fn parts(config: &Config) -> Result<BTreeMap<String, Settings>, toml::ser::Error
     for (name, value) in config.tables()? {
         match (name.as_str(), value) {
             ("upstream", Value::Table(upstreams)) => {
-                parts.extend(upstreams.into_iter().map(|(name, upstream)| (format!("upstream.{name}"), flat(upstream))));
+                parts
+                    .extend(upstreams.into_iter().map(|(name, upstream)| (format!("upstream.{name}"), flat(upstream))));
             }
             ("listener" | "caller", Value::Array(items)) => {
                 for item in items {

@@ -90,7 +90,9 @@ impl Engine {
     /// The turns that have come at `now`, to ask about the keys that are followed.
     #[must_use]
     pub fn turns_due(self: &Arc<Self>, now: Moment) -> Vec<Turn> {
-        let all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever followed it is gone.
+        all.retain(|followed| Arc::strong_count(followed) > 1);
         let due = all.iter().filter(|followed| followed.take_turn(now));
         due.map(|followed| Turn(Following { engine: Arc::clone(self), followed: Arc::clone(followed) })).collect()
     }
