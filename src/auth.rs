@@ -433,6 +433,42 @@ mod tests {
     }
 
     #[test]
+    fn other_guests_are_admitted_at_once_and_a_nonce_stays_used_up_even_if_its_key_was_gone_meanwhile() {
+        let door = two_listeners();
+        let once = |nonce| ask(&door, "a", &signed("id-a", "secret-a", Some(nonce), wall()));
+        assert_eq!(once("1"), Ok("ack".to_owned()));
+        let renamed = || vec![entry("other", "a", access_key("id-a", "secret-a"))];
+        assert!(door.knows(&entry("ack", "a", access_key("id-a", "secret-a"))));
+        for stranger in [
+            entry("ack", "a", access_key("id-a", "another-secret")),
+            entry("ack", "b", access_key("id-a", "secret-a")),
+            entry("other", "a", access_key("id-a", "secret-a")),
+        ] {
+            assert!(!door.knows(&stranger), "{stranger:?}");
+        }
+        let guests = door.invite(renamed()).unwrap();
+        assert_eq!(once("2"), Ok("ack".to_owned()), "not before they are let in");
+        door.admit_only(guests, NOW);
+        assert_eq!((once("2"), once("3")), (Err(Kind::NonceUsed), Ok("other".to_owned())));
+        door.admit_only(door.invite(Vec::new()).unwrap(), NOW);
+        assert_eq!(once("4"), Err(Kind::UnknownAccessKey));
+        door.admit_only(door.invite(renamed()).unwrap(), NOW + Duration::from_secs(60));
+        assert_eq!((once("3"), once("4")), (Err(Kind::NonceUsed), Ok("other".to_owned())));
+    }
+
+    #[test]
+    fn the_nonces_of_a_key_that_is_gone_are_forgotten_when_they_could_not_be_used_again() {
+        let door = two_listeners();
+        ask(&door, "a", &signed("id-a", "secret-a", Some("1"), wall())).unwrap();
+        let memories = || door.replays.lock().unwrap().len();
+        let nobody = || door.invite(Vec::new()).unwrap();
+        door.admit_only(nobody(), NOW + WINDOW);
+        assert_eq!(memories(), 1);
+        door.admit_only(nobody(), NOW + WINDOW + Duration::from_secs(1));
+        assert_eq!(memories(), 0);
+    }
+
+    #[test]
     fn a_signature_opens_only_the_listener_of_its_key() {
         let door = two_listeners();
         assert_eq!(ask(&door, "a", &signed("id-a", "secret-a", Some("1"), wall())), Ok("ack".to_owned()));

@@ -438,6 +438,30 @@ mod tests {
     }
 
     #[test]
+    fn divided_anew_it_keeps_the_hottest_of_those_who_stay_within_its_capacity_and_nothing_of_the_others() {
+        let (cache, ledger) = kept();
+        let share = |names: &[&str]| names.iter().map(|name| CallerName::new(name)).collect::<Vec<_>>();
+        let all: Vec<_> = (0..80).map(|blob| keep(&cache, &ledger, blob)).collect();
+        let now = ledger.ask().sent;
+        for hot in &all[60..] {
+            cache.index.get(hot).unwrap().dek().asked(now + Duration::from_secs(1));
+        }
+        cache.divide(&share(&["a", "b", "c", "d"]), now);
+        cache.sweep();
+        assert_eq!(cache.len(), CAPACITY / 2);
+        assert!(all[60..].iter().all(|hot| cache.index.get(hot).is_some()));
+        cache.divide(&share(&["b"]), now);
+        cache.sweep();
+        assert_eq!((cache.len(), ledger.report(now)[0].entries), (0, 0));
+        // What a flight brings for one who has left is not kept.
+        keep(&cache, &ledger, 1);
+        assert_eq!(cache.len(), 0);
+        cache.divide(&share(&["a"]), now);
+        keep(&cache, &ledger, 1);
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
     fn moka_is_told_of_the_first_hit_in_each_eight_seconds() {
         let (cache, ledger) = kept();
         let entry = cache.index.get(&keep(&cache, &ledger, 1)).unwrap();

@@ -14,7 +14,7 @@ use super::vitals::Vitals;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f16_ten_reloads_a_second_a_fifth_of_them_wrong_fail_nobody_and_lose_nothing() {
     let _shared = MACHINE.read().await;
-    let seconds = std::env::var("KMSPROXY_RELOAD_SECONDS").map_or(SECONDS, |text| text.parse().unwrap());
+    let seconds = std::env::var("RELOAD_SECONDS").map_or(SECONDS, |text| text.parse().unwrap());
     let scene = Scene::new(Setting::default());
     let kept = scene.ciphertexts(&scene.key(), 16).await.into_iter().enumerate();
     let kept: Vec<_> = kept.map(|(number, blob)| (blob, format!("REVL{number:04}"))).collect();

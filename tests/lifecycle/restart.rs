@@ -78,7 +78,7 @@ fn terminate(mut child: Child) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_behind_held_sockets_fail_no_request_of_whoever_honours_a_goodbye() {
-    let restarts = std::env::var("KMSPROXY_RESTARTS").map_or(RESTARTS, |text| text.parse().unwrap());
+    let restarts = std::env::var("RESTARTS").map_or(RESTARTS, |text| text.parse().unwrap());
     let emulator = Daemon::emulator(&[]);
     let holder = Arc::new(Holder::new(&emulator));
     let mut blobs = Vec::new();
