@@ -38,6 +38,7 @@ mod pulse;
 mod reload;
 mod threads;
 mod upkeep;
+mod word;
 
 use aside::{Sockets, observer, private};
 use descriptors::Descriptors;
@@ -45,8 +46,9 @@ use doors::Entrance;
 pub use embedded::Options;
 use estate::Estate;
 use prepared::Prepared;
-use pulse::{Signals, notify, until_told};
+use pulse::{Signals, until_told};
 use reload::{Living, Reloader};
+use word::notify;
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +185,7 @@ impl House {
             let signals = Signals::new(ordered)?;
             let mut living = Living { estate, reloader, environment, notifier };
             prepared.commit(&mut living.estate);
-            reload::told_when();
+            reload::count();
             upkeep::begin_all(&living.estate, working_set.as_ref());
             health.listening();
             announce();

@@ -112,6 +112,9 @@ impl Estate {
         if let Some(held) = held {
             self.sockets.insert(place(&config), held);
         }
+        if presented.is_some() {
+            count(format!("listener.{}", config.name));
+        }
         info!(listener = config.name, address = %listener.local_address(), "listening");
         doors::open(config.name.clone(), listener, face, stop.clone(), &self.listening);
         self.entrances.insert(config.name.clone(), Open { config, stop, presented });
@@ -149,6 +152,14 @@ impl Estate {
         }
         taken
     }
+}
+
+/// Every series of what `of` presents or believes, from the start on.
+pub(super) fn count(of: String) {
+    for outcome in ["taken", "refused"] {
+        counter!(metrics::CERTIFICATES, "of" => of.clone(), "outcome" => outcome).increment(0);
+    }
+    gauge!(metrics::CERTIFICATES_REFUSED, "of" => of).set(0.0);
 }
 
 fn note<E: std::fmt::Display>(of: String, renewed: Result<bool, E>, taken: &mut Vec<String>) {

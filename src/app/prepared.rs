@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::doors::Entrance;
-use super::estate::{Estate, Standing};
+use super::estate::{Estate, Standing, count};
 use super::upkeep;
 use crate::auth::{CallerName, Guests};
 use crate::engine::Engine;
@@ -65,6 +65,9 @@ impl Prepared {
             exchange.commit(estate);
         }
         for (name, standing) in self.begun {
+            if standing.aliyun.is_some() {
+                count(format!("upstream.{name}"));
+            }
             upkeep::begin(&standing, &estate.tasks);
             estate.upstreams.insert(name, standing);
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::warn;
 
 use super::BEAT;
 use super::reload::Living;
+use super::word::notify;
 use crate::admin::{Health, Order};
 use crate::systemd::Notifier;
 
@@ -60,13 +60,6 @@ pub(super) async fn until_told(
                 }
             }
         }
-    }
-}
-
-/// Tells systemd; that it could not be told is no reason to stop.
-pub(super) fn notify(notifier: &Notifier, what: &'static str, tell: impl FnOnce(&Notifier) -> io::Result<()>) {
-    if let Err(error) = tell(notifier) {
-        warn!(%error, what, "systemd could not be told");
     }
 }
 

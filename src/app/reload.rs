@@ -4,7 +4,7 @@ use ::metrics::{counter, gauge};
 use tracing::{error, info, warn};
 
 use super::estate::Estate;
-use super::pulse::notify;
+use super::word::notify;
 use super::{Environment, Error};
 use crate::admin::{Outcome, Verdict};
 use crate::clock::{self, Clock as _, System};
@@ -105,8 +105,16 @@ impl Hindrance {
     }
 }
 
+/// Every series there will be, from the start on.
+pub(super) fn count() {
+    for outcome in Outcome::ALL {
+        counter!(metrics::RELOADS, "outcome" => outcome.label()).increment(0);
+    }
+    told_when();
+}
+
 /// Notes that the configuration in force was read now.
-pub(super) fn told_when() {
+fn told_when() {
     // Exact for some million years.
     #[allow(clippy::cast_precision_loss)]
     gauge!(metrics::RELOADED_AT).set(System.wall().as_second() as f64);

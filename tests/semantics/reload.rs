@@ -135,11 +135,14 @@ async fn an_exchange_is_no_change_of_identity_that_would_close_everything_once_m
     let other = world.exchange();
     other.sign_as("somebody else");
     world.ask("a", decrypt(b"1")).await.unwrap();
+    let calls = other.calls();
     world.turn().await;
-    assert_eq!(world.standing(), Standing::Serving);
+    assert_eq!((other.calls(), world.standing()), (calls, Standing::Serving));
     other.sign_as("a third");
     world.turn().await;
-    assert_eq!(world.standing(), Standing::Unknown);
+    assert_eq!(other.calls(), calls + 1, "a probe, since everything is lost");
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    assert_eq!(other.calls(), calls + 2);
 }
 
 #[tokio::test]

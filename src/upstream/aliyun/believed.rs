@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::queue::Queue;
 use super::{Aliyun, Error};
 use crate::stamp::Stamp;
 use crate::upstream::transport::Trust;
@@ -41,8 +42,8 @@ impl Aliyun {
     /// In the place of `before`: what that one has asked counts towards the quota, where the limits are the same.
     #[must_use]
     pub fn in_place_of(mut self, before: &Self) -> Self {
-        self.crypto = Arc::clone(&self.crypto).after(&before.crypto);
-        self.reads = Arc::clone(&self.reads).after(&before.reads);
+        Queue::follow(&mut self.crypto, &before.crypto);
+        Queue::follow(&mut self.reads, &before.reads);
         self
     }
 }
