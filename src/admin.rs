@@ -25,12 +25,14 @@ use tracing::warn;
 
 use crate::claim::{Peer, PeerOrigin, UnixPeer};
 use crate::clock::{Clock, Moment};
-use crate::engine::Engine;
+use crate::engine::Engines;
 use crate::listener::Listener;
 use crate::warm::Keeper;
 
+mod orders;
 pub mod status;
 
+pub use orders::{Order, Orders, Outcome, Verdict, orders};
 pub use status::Status;
 
 /// The `[admin]` table.
@@ -47,7 +49,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Health {
     clock: Arc<dyn Clock>,
-    engines: Vec<Arc<Engine>>,
+    engines: Arc<Engines>,
     warming: Option<Arc<Keeper>>,
     beat_ms: AtomicU64,
     listening: AtomicBool,
@@ -57,7 +59,7 @@ pub struct Health {
 impl Health {
     /// Not listening yet, over `engines`, whose working set `warming` keeps, if anybody does.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>, warming: Option<Arc<Keeper>>) -> Arc<Self> {
+    pub fn new(clock: Arc<dyn Clock>, engines: Arc<Engines>, warming: Option<Arc<Keeper>>) -> Arc<Self> {
         let health = Self {
             clock,
             engines,
@@ -102,10 +104,11 @@ impl Health {
         if self.draining.load(Ordering::Relaxed) {
             obstacles.push("draining".to_owned());
         }
-        if self.engines.iter().any(|engine| !engine.is_auditable()) {
+        let engines = self.engines.all();
+        if engines.iter().any(|engine| !engine.is_auditable()) {
             obstacles.push("the audit log cannot be written".to_owned());
         }
-        for engine in self.engines.iter().filter(|engine| engine.identity().is_empty()) {
+        for engine in engines.iter().filter(|engine| engine.identity().is_empty()) {
             obstacles.push(format!("upstream {} has no credentials", engine.ledger().upstream()));
         }
         obstacles
@@ -130,7 +133,8 @@ impl Health {
 #[derive(Debug)]
 pub struct Desk {
     clock: Arc<dyn Clock>,
-    engines: Vec<Arc<Engine>>,
+    engines: Arc<Engines>,
+    orders: Orders,
     started: Moment,
 }
 
@@ -140,7 +144,10 @@ struct Command {
     obey: fn(&Desk) -> Response<Full<Bytes>>,
 }
 
-const COMMANDS: &[Command] = &[Command { method: Method::GET, path: "/status", obey: Desk::status }];
+const COMMANDS: &[Command] = &[
+    Command { method: Method::GET, path: "/status", obey: Desk::status },
+    Command { method: Method::POST, path: "/reload", obey: Desk::reload },
+];
 
 impl Command {
     fn named(method: &Method, path: &str) -> Result<&'static Self, Box<Response<Full<Bytes>>>> {
@@ -156,11 +163,11 @@ impl Command {
 }
 
 impl Desk {
-    /// Over `engines`, of a daemon that starts now.
+    /// Over `engines`, of a daemon that starts now; `orders` are carried out by others.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, engines: Vec<Arc<Engine>>) -> Arc<Self> {
+    pub fn new(clock: Arc<dyn Clock>, engines: Arc<Engines>, orders: Orders) -> Arc<Self> {
         let started = clock.now();
-        Arc::new(Self { clock, engines, started })
+        Arc::new(Self { clock, engines, orders, started })
     }
 
     /// Answers one request, on a thread that may take its time: a scrape of metrics does not wait for a walk of the
@@ -175,7 +182,18 @@ impl Desk {
     }
 
     fn status(&self) -> Response<Full<Bytes>> {
-        json(&Status::of(&self.engines, self.started, &*self.clock))
+        json(&Status::of(&self.engines.all(), self.started, &*self.clock))
+    }
+
+    fn reload(&self) -> Response<Full<Bytes>> {
+        let Some(verdict) = self.orders.reload() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+        };
+        let mut response = json(&verdict);
+        if verdict.outcome != Outcome::Reloaded {
+            *response.status_mut() = StatusCode::CONFLICT;
+        }
+        response
     }
 }
 

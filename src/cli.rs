@@ -23,7 +23,7 @@ mod help;
 mod lines;
 
 pub use exit::Exit;
-use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, SERVE_HELP, STATUS_HELP};
+use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, RELOAD_HELP, SERVE_HELP, STATUS_HELP};
 use lines::{Lines, Rest};
 
 /// Runs the command that the process was started with.
@@ -94,6 +94,12 @@ enum Command {
     /// is for root and for the user that the daemon runs as.
     #[command(after_help = STATUS_HELP)]
     Status(ctl::StatusCommand),
+    /// Have a running daemon read its configuration again: whole, or not at all
+    ///
+    /// Prints what has changed. Whatever is wrong, or takes a restart, is told with its remedy, and then nothing has
+    /// changed. SIGHUP does the same, and tells the log alone.
+    #[command(after_help = RELOAD_HELP)]
+    Reload(ctl::ReloadCommand),
     /// Look over an audit log
     Audit(ctl::AuditCommand),
     /// Load a kmsproxy, or a KMS, and measure what comes of it
@@ -172,6 +178,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
+        Command::Reload(reload) => obeyed(reload.run(environment)),
         Command::Audit(audit) => judged(audit.run(&environment)),
         Command::Bench(bench) => {
             bench.run(&words).map_or_else(|failure| ended(Exit::from(&failure), failure), |()| Exit::Done)
@@ -184,8 +191,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
 impl Serve {
     fn run(self, environment: Environment) -> Exit {
         let sources = self.configured.sources(environment, None);
-        let plan = match config::load(&sources) {
-            Ok((_, plan)) => plan,
+        let (config, plan) = match config::load(&sources) {
+            Ok(loaded) => loaded,
             Err(mistakes) => return mistaken(&mistakes),
         };
         let recorded = plan.audit.as_ref().is_some_and(|audit| audit.destination == Destination::Stdout);
@@ -193,7 +200,7 @@ impl Serve {
             return ended(Exit::Usage, "--json would stand among the records of audit.sink = \"stdout\"");
         }
         match free(&plan) {
-            Ok(()) => finished(app::serve(plan, &sources.environment.lookup(), self.json)),
+            Ok(()) => finished(app::serve(app::Loaded { sources, config, plan }, self.json)),
             Err(exit) => exit,
         }
     }

@@ -19,9 +19,11 @@ use crate::admin::Status;
 use crate::config::{self, Address, Environment, Mistakes, Sources};
 
 mod audit;
+mod reload;
 mod table;
 
 pub use audit::{AuditCommand, AuditError};
+pub use reload::ReloadCommand;
 
 /// Which daemon to ask.
 #[derive(Debug, Args)]
@@ -88,6 +90,8 @@ pub enum Error {
     Nobody(PathBuf),
     /// The configuration has no admin socket.
     NoSocket(PathBuf),
+    /// It has not reloaded, for these reasons; nothing has changed.
+    NotReloaded(Vec<String>),
     /// What listens there does not answer, or not in time.
     Silent(PathBuf, String),
     /// What listens there answers something else.
@@ -99,7 +103,7 @@ impl Error {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::Configuration(_) | Self::Elsewhere(_) | Self::NoSocket(_) => true,
+            Self::Configuration(_) | Self::Elsewhere(_) | Self::NoSocket(_) | Self::NotReloaded(_) => true,
             Self::Forbidden(_) | Self::Nobody(_) | Self::Silent(..) | Self::Strange(_) => false,
         }
     }
@@ -131,6 +135,7 @@ impl fmt::Display for Error {
                  and restart kmsproxy, or give --socket PATH",
                 file.display()
             ),
+            Self::NotReloaded(reasons) => write!(f, "not reloaded, and nothing has changed\n{}", reasons.join("\n")),
             Self::Silent(path, why) => write!(
                 f,
                 "{}: {why}\n  remedy: see in its log whether kmsproxy is well; `GET /livez` at metrics.address tells, too",
@@ -156,7 +161,7 @@ fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, Error> {
     let answer = runtime.block_on(async { timeout(PATIENCE, converse(socket, method, path)).await });
     let (status, body) = answer.map_err(|_| silent("no answer in 10 s".to_owned()))??;
     match status {
-        StatusCode::OK => Ok(body),
+        StatusCode::OK | StatusCode::CONFLICT => Ok(body),
         StatusCode::FORBIDDEN => Err(Error::Forbidden(socket.to_owned())),
         _ => Err(Error::Strange(socket.to_owned())),
     }

@@ -186,6 +186,20 @@ impl Lease {
         self.doubted = true;
     }
 
+    /// Other terms than those by which it was consented to are in force: under a shorter duration it ends as much earlier as
+    /// that is shorter; under a longer one when it would have. Where something else has shortened it meanwhile it ends
+    /// earlier than it must, never later.
+    pub fn curtail(&mut self, before: &Terms, now: &Terms) {
+        let shorter_by = before.duration.saturating_sub(now.duration);
+        self.until = Moment::BOOT + self.until.since(Moment::BOOT).saturating_sub(shorter_by);
+    }
+
+    /// Another KMS, or another of its customers, is asked from now on: what was consented to, refused and kept was another's.
+    /// `next` is a new epoch, as for [`Lease::refuse`].
+    pub fn begin_anew(&mut self, next: Epoch) {
+        *self = Self::unknown(self.epoch.max(self.barrier).max(next));
+    }
+
     /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count, unless it is in doubt.
     pub const fn silence(&mut self) {
         self.silent = !self.doubted;
@@ -266,6 +280,42 @@ mod tests {
         assert!(lease.serves(Epoch(0), at(129), &TERMS));
         assert!(!lease.serves(Epoch(0), at(130), &TERMS));
         assert_eq!(lease.standing(at(130), &TERMS), Standing::Lapsed);
+    }
+
+    #[test]
+    fn a_shorter_duration_ends_an_open_lease_as_much_earlier_and_a_longer_one_when_it_would_have() {
+        let shorter = Terms { duration: Duration::from_secs(10), ..TERMS };
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.curtail(&TERMS, &shorter);
+        assert_eq!(lease.until(), at(110));
+        lease.curtail(&shorter, &TERMS);
+        assert_eq!(lease.until(), at(110));
+        lease.consent(asked(0, 105), &TERMS).unwrap();
+        assert_eq!(lease.until(), at(135));
+        // In doubt it ends earlier still, and never later.
+        lease.doubt(Epoch(1), at(112));
+        lease.curtail(&TERMS, &shorter);
+        assert!(lease.until() <= at(112));
+        let mut unknown = Lease::unknown(Epoch(0));
+        unknown.curtail(&TERMS, &shorter);
+        assert_eq!(unknown, Lease::unknown(Epoch(0)));
+    }
+
+    #[test]
+    fn a_lease_that_begins_anew_remembers_neither_consent_nor_refusal_and_takes_no_older_answer() {
+        let mut consented = Lease::unknown(Epoch(0));
+        consented.consent(asked(0, 100), &TERMS).unwrap();
+        let mut refused = consented.clone();
+        refused.refuse(disabled(), Epoch(1));
+        for mut lease in [consented, refused] {
+            lease.begin_anew(Epoch(2));
+            assert_eq!(lease.standing(at(101), &TERMS), Standing::Unknown);
+            assert_eq!(lease.consent(asked(1, 102), &TERMS), Err(Stale::Suspended));
+            lease.consent(asked(2, 103), &TERMS).unwrap();
+            assert!(lease.serves(Epoch(2), at(104), &TERMS));
+            assert!(!lease.serves(Epoch(0), at(104), &TERMS) && !lease.serves(Epoch(1), at(104), &TERMS));
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ type Scopes = BTreeMap<ScopeName, Arc<Scope>>;
 pub struct Ledger {
     upstream: Arc<str>,
     clock: Arc<dyn Clock>,
-    terms: Terms,
+    terms: Mutex<Terms>,
     closings: Mutex<Closings>,
     scopes: RwLock<Scopes>,
     /// What aliases and ARNs turned out to mean.
@@ -63,7 +63,7 @@ impl Ledger {
         Self {
             upstream: upstream.into(),
             clock,
-            terms,
+            terms: Mutex::new(terms),
             closings: Mutex::default(),
             scopes: RwLock::default(),
             names: Mutex::default(),
@@ -81,10 +81,36 @@ impl Ledger {
         &self.upstream
     }
 
-    /// The terms of all its leases.
+    /// The terms of all its leases, as they are in force.
     #[must_use]
-    pub const fn terms(&self) -> &Terms {
-        &self.terms
+    pub fn terms(&self) -> Terms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other terms in force at once: a shorter lease shortens those that are open, and has them probed.
+    pub fn amend(&self, terms: &Terms) {
+        // A scope is made, and given its terms, under the same lock: it has the new ones, or is among those that are told.
+        let scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = *terms;
+        let all: Vec<_> = scopes.values().map(Arc::clone).collect();
+        drop(scopes);
+        let now = self.clock.now();
+        all.iter().for_each(|scope| scope.amend(terms, now));
+        self.wake();
+    }
+
+    /// Another KMS, or the same as somebody else, is asked from now on. Nothing that is known holds for that: leases, refusals,
+    /// what names mean; what was kept is wiped.
+    pub fn begin_anew(&self, why: &'static str) {
+        warn!(upstream = &*self.upstream, why, "all leases ended, and what was kept under them is wiped");
+        self.close_all(Scope::begin_anew);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether everything was closed after a question was `asked`: what its answer says is not to be learnt.
+    #[must_use]
+    pub fn is_overtaken(&self, asked: Asked) -> bool {
+        self.closings(|closings| closings.closed_all_since(asked))
     }
 
     /// Under which versions of which keys callers have asked for DEKs.
@@ -120,7 +146,7 @@ impl Ledger {
         let lease = self.closings(|closings| closings.birth());
         let scope = scopes
             .entry(name)
-            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, lease, self.wiped.clone()));
+            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms(), lease, self.wiped.clone()));
         Arc::clone(scope)
     }
 
@@ -241,7 +267,7 @@ impl Ledger {
             Some(Stale::Refused(fault)) => Err(fault),
             Some(Stale::Suspended) => Err(lapsed),
             None if self.closings(|closings| closings.closed_all_since(asked)) => Err(lapsed),
-            None if now >= asked.sent + self.terms.duration => Err(lapsed),
+            None if now >= asked.sent + self.terms().duration => Err(lapsed),
             None => Ok(()),
         }
     }
@@ -261,7 +287,7 @@ impl Ledger {
 
     /// Makes all probes due, at most every half probe interval.
     fn hurry(&self) {
-        if self.once_per(&self.hastened, self.terms.probe / 2) {
+        if self.once_per(&self.hastened, self.terms().probe / 2) {
             self.make_all_due();
         }
     }
@@ -269,7 +295,7 @@ impl Ledger {
     /// One ciphertext was denied to us, and it may be a stranger's, or a sign that all is denied: at most once a probe
     /// interval, no lease outlives [`Ledger::notice`] that is not renewed by a question asked from now on.
     fn doubt(&self) {
-        if self.once_per(&self.doubted, self.terms.probe) {
+        if self.once_per(&self.doubted, self.terms().probe) {
             let until = self.clock.now() + self.notice();
             info!(
                 upstream = &*self.upstream,
@@ -282,7 +308,7 @@ impl Ledger {
     /// How long what was consented to before a doubt is still served: as long as a probe that is not answered waits
     /// before it is repeated.
     fn notice(&self) -> Duration {
-        self.terms.probe / 5
+        self.terms().probe / 5
     }
 
     /// Our credentials were refused. Nothing is gained by closing what is closed.

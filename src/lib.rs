@@ -8,6 +8,7 @@ pub mod clock;
 pub mod guard;
 pub mod replacement;
 pub mod secret;
+pub mod stamp;
 pub mod sync;
 pub mod systemd;
 

@@ -68,6 +68,12 @@ impl WarmUp {
         Arc::new(Self { engine, state: Mutex::new(state) })
     }
 
+    /// The upstream.
+    #[must_use]
+    pub fn upstream(&self) -> &str {
+        self.engine.ledger().upstream()
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn progress(&self) -> Progress {

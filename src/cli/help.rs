@@ -6,6 +6,7 @@ Start here:
   kmsproxy check --config FILE          look over a configuration
   kmsproxy serve --config FILE          run it
   kmsproxy status                       ask the one that runs
+  kmsproxy reload                       have it read its configuration again
   kmsproxy bench hit                    see what it does under load
 
 Exit codes:
@@ -42,6 +43,16 @@ Exit codes:
    0  told
   70  nothing listens there, or not for this user
   78  the configuration has no [admin] address, or is wrong";
+
+pub(super) const RELOAD_HELP: &str = "\
+Examples:
+  kmsproxy check && kmsproxy reload
+  kmsproxy reload --socket ./state/admin.sock
+
+Exit codes:
+   0  reloaded
+  70  nothing listens there, or not for this user
+  78  not reloaded: the configuration is wrong, takes a restart, or cannot be carried out; nothing has changed";
 
 pub(super) const EMULATOR_HELP: &str = "\
 Examples:

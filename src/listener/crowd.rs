@@ -70,7 +70,7 @@ pub(super) enum Order {
     Stay,
     /// Close, unless a request is in flight.
     Yield,
-    /// Close, after the requests in flight.
+    /// Close, after the requests in flight; where there is none, after the next, or soon.
     Leave,
     /// Close.
     Cut,
