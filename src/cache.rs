@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use moka::ops::compute::Op;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -55,6 +56,7 @@ pub struct Cache {
     failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
     keyed: Hmac<Sha256>,
     max_age: Duration,
+    capacity: u64,
 }
 
 /// A keyed hash over everything an answer depends on. The key is random and dies with the process, so a fingerprint
@@ -82,7 +84,7 @@ impl Cache {
         let parts = (0..count).map(|_| part(share, &index)).collect();
         let shares = distinct.into_iter().enumerate().map(|(part, share)| (share, part)).collect();
         let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
-        Ok(Self { parts, index, shares, failures, keyed, max_age: config.max_age })
+        Ok(Self { parts, index, shares, failures, keyed, max_age: config.max_age, capacity: config.capacity })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -151,7 +153,7 @@ impl Cache {
                 sealed,
                 dek: Arc::clone(&dek),
                 call: fill.call.clone(),
-                sent: fill.asked.sent,
+                asked: fill.asked,
                 expires: fill.asked.sent + age,
                 refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
                 told: AtomicU64::default(),
@@ -174,17 +176,48 @@ impl Cache {
     /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
     #[must_use]
     pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
-        entries.filter(|entry| entry.scope().upstream() == upstream).map(|entry| Arc::clone(entry.dek())).collect()
+        self.entries()
+            .filter(|entry| entry.scope().upstream() == upstream)
+            .map(|entry| Arc::clone(entry.dek()))
+            .collect()
     }
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
     #[must_use]
     pub fn hottest(&self) -> Vec<Arc<Entry>> {
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
-        let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
+        let mut stamped: Vec<_> = self.entries().map(|entry| (entry.dek().last_asked(), entry)).collect();
         stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
         stamped.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Entries of `upstream` that `wanted` wants, served or not. Walks the whole cache.
+    #[must_use]
+    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        self.entries().filter(|entry| entry.scope().upstream() == upstream && wanted(entry)).collect()
+    }
+
+    /// Whether `entry` is still here, and no other in its place.
+    #[must_use]
+    pub fn holds(&self, entry: &Arc<Entry>) -> bool {
+        self.index.get(&entry.fingerprint).is_some_and(|held| Arc::ptr_eq(&held, entry))
+    }
+
+    /// Lets go of `entries`, but not of others that have taken their places.
+    pub fn discard(&self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            let found = self.part(&entry.fingerprint).entry(entry.fingerprint);
+            found.and_compute_with(|held| match held {
+                Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
+                Some(_) | None => Op::Nop,
+            });
+            self.index.remove(entry);
+        }
+        // moka holds on to what it was told of until it looks after it.
+        self.sweep();
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Arc<Entry>> {
+        self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry)
     }
 
     /// A number that is another whenever other calls than before are answered from here.
@@ -215,8 +248,7 @@ impl Cache {
             let scope = entry.scope();
             now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
         };
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
-        let mut due: Vec<_> = entries.filter(due).collect();
+        let mut due: Vec<_> = self.entries().filter(due).collect();
         due.sort_unstable_by_key(|entry| entry.refresh);
         due.truncate(most);
         due
@@ -232,6 +264,12 @@ impl Cache {
     #[must_use]
     pub const fn max_age(&self) -> Duration {
         self.max_age
+    }
+
+    /// How much it holds at most, in started KiB: about as many DEKs.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// How many entries there are. For a moment after a flood, more than the capacity: moka lets go a little later.

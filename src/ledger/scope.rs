@@ -40,7 +40,7 @@ pub struct Scope {
     terms: Terms,
     entries: AtomicUsize,
     watchers: AtomicUsize,
-    /// The ledger's count of sealing keys that were wiped because of what the KMS said.
+    /// The ledger's count of sealing keys that were wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     inner: RwLock<Inner>,
 }
@@ -162,6 +162,12 @@ impl Scope {
         self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &self.terms))
     }
 
+    /// As [`Lease::left`].
+    #[must_use]
+    pub fn left(&self, now: Moment) -> Duration {
+        self.inner.read().map_or(Duration::ZERO, |inner| inner.lease.left(now, &self.terms))
+    }
+
     /// As [`Lease::may_try`].
     #[must_use]
     pub fn may_try(&self, now: Moment) -> bool {
@@ -236,6 +242,13 @@ impl Scope {
     pub(super) fn forget(&self, next: Epoch) {
         let mut inner = self.write();
         inner.lease.forget(next);
+        self.wipe(&mut inner);
+    }
+
+    /// Wipes the sealing key of what was kept before `next`, and leaves the lease as it is.
+    pub(super) fn purge(&self, next: Epoch) {
+        let mut inner = self.write();
+        inner.lease.purge(next);
         self.wipe(&mut inner);
     }
 
