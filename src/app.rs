@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{Desk, Health};
+use crate::admin::{Desk, Furniture, Health};
 use crate::audit::Audit;
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
@@ -91,6 +91,7 @@ pub struct House {
     locals: Vec<Arc<Local>>,
     doors: Vec<Entrance>,
     observer: Option<std::net::TcpListener>,
+    page: bool,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
     audit: Arc<Audit>,
@@ -120,6 +121,7 @@ impl House {
             locals: Vec::new(),
             doors: Vec::new(),
             observer: plan.metrics.map(observer).transpose()?,
+            page: plan.page,
             admin: None,
             audit: Audit::off(),
             working_set: None,
@@ -265,12 +267,22 @@ impl House {
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
         let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, .. } = self;
-        let Self { doors, observer, metrics, admin, audit, working_set, .. } = self;
-        let desk = Desk::new(Arc::clone(&clock), engines.clone());
-        let health = Health::new(clock, engines.clone(), working_set.clone());
+        let Self { doors, observer, page, metrics, admin, audit, working_set, .. } = self;
+        let health = Health::new(Arc::clone(&clock), engines.clone(), working_set.clone());
+        let desk = Desk::new(Furniture {
+            clock,
+            engines: engines.clone(),
+            keeper: working_set.clone(),
+            listeners: doors.iter().map(Entrance::counted).collect(),
+            metrics: metrics.clone(),
+            health: Arc::clone(&health),
+            data_path: runtime.handle().clone(),
+            drain: aside::terminate,
+        });
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let steering = steering.zip(locals.into_iter().next());
-        let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
+        let page = page.then(|| Arc::clone(&desk));
+        let sockets = Sockets { observer, page, admin: admin.map(|listener| (listener, desk)), steering };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;

@@ -29,6 +29,7 @@ use self::address::Bound;
 pub use self::address::{Address, LocalAddress};
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
+pub use self::crowd::Census;
 use self::crowd::Crowd;
 pub use self::face::FaceName;
 pub use self::limits::Limits;
@@ -141,6 +142,7 @@ pub struct Listener {
     max_connections: usize,
     limits: Limits,
     recycling: watch::Receiver<u64>,
+    census: Census,
 }
 
 impl Listener {
@@ -175,14 +177,16 @@ impl Listener {
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
-        Ok(Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 })
+        let (recycling, census) = (watch::channel(0).1, Census::default());
+        Ok(Self { name, bound, tls, max_connections, limits, recycling, census })
     }
 
     /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
     pub fn over(name: &str, network: Box<dyn foreign::Accept>, tls: Option<Arc<ServerConfig>>) -> Self {
         let (name, bound) = (ListenerName::new(name), Bound::foreign(network));
         let (max_connections, limits) = (default_max_connections(), Limits::default());
-        Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 }
+        let (recycling, census) = (watch::channel(0).1, Census::default());
+        Self { name, bound, tls, max_connections, limits, recycling, census }
     }
 
     /// With other limits than the default ones.
@@ -209,6 +213,18 @@ impl Listener {
     #[must_use]
     pub const fn local_address(&self) -> &LocalAddress {
         self.bound.address()
+    }
+
+    /// Counts who is connected to it, from now on.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.census.clone()
+    }
+
+    /// How many may be connected at a time.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.max_connections
     }
 
     /// Serves HTTP/1.1 until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts the
@@ -252,7 +268,7 @@ impl Listener {
     async fn attend(self, protocol: impl Protocol, shutdown: CancellationToken) -> io::Result<()> {
         let acceptor = self.bound.listen()?;
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
-        let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
+        let (crowd, tasks) = (Crowd::counted(self.max_connections, &self.census), TaskTracker::new());
         let begin = |socket, place| {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };

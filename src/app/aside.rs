@@ -3,9 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +22,7 @@ use crate::upstream::local::Local;
 /// What is served beside the data path, by another runtime on another thread.
 pub(super) struct Sockets {
     pub(super) observer: Option<std::net::TcpListener>,
+    pub(super) page: Option<Arc<Desk>>,
     pub(super) admin: Option<(Listener, Arc<Desk>)>,
     pub(super) steering: Option<(Listener, Arc<Local>)>,
 }
@@ -36,7 +39,7 @@ impl Sockets {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();
                 if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
-                    tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
+                    tasks.spawn(admin::observe(listener, metrics.clone(), health, self.page, stop.clone()));
                 }
                 if let Some((listener, desk)) = self.admin {
                     let answer = move |request| Arc::clone(&desk).answer(request);
@@ -49,13 +52,21 @@ impl Sockets {
                     };
                     tasks.spawn(admin::control(listener, answer, stop.clone()));
                 }
-                stop.cancelled().await;
+                // What was measured is gathered by whoever asks for metrics; where nobody does, it would gather without end.
+                while timeout(UPKEEP, stop.cancelled()).await.is_err() {
+                    metrics.run_upkeep();
+                }
                 tasks.close();
                 tasks.wait().await;
             });
         };
         std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(runtime_error)
     }
+}
+
+/// Has this process end as by SIGTERM.
+pub(super) fn terminate() -> io::Result<()> {
+    Ok(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?)
 }
 
 /// Binds the address of `/metrics` and health.
@@ -81,3 +92,6 @@ pub(super) fn private(name: &str, address: &Address, inherited: &mut Inherited) 
     };
     Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
 }
+
+/// How often what was measured is gathered.
+const UPKEEP: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::answering::Answering;
+use crate::admin::status::Counted;
 use crate::claim::Peer;
 use crate::engine::Following;
 use crate::listener::Listener;
@@ -18,6 +19,18 @@ pub(super) struct Entrance {
     pub(super) name: String,
     pub(super) listener: Listener,
     pub(super) face: Face,
+}
+
+impl Entrance {
+    /// What a status tells of it.
+    pub(super) fn counted(&self) -> Counted {
+        Counted {
+            name: self.name.clone(),
+            address: self.listener.local_address().to_string(),
+            max_connections: self.listener.max_connections(),
+            census: self.listener.census(),
+        }
+    }
 }
 
 /// What is spoken behind a door.
