@@ -34,9 +34,11 @@ pub mod explain;
 mod figures;
 pub mod page;
 pub mod purge;
+mod refusal;
 pub mod status;
 
-pub use desk::{COMMANDS, Command, Desk, Furniture, Refusal};
+pub use desk::{COMMANDS, Command, Desk, Furniture};
+pub use refusal::Refusal;
 pub use status::Status;
 
 /// The `[admin]` table.
@@ -179,7 +181,7 @@ where
         async move {
             match answering {
                 Some(answering) => answering.await,
-                None => refusal(&Refusal::new(
+                None => refused(&Refusal::new(
                     StatusCode::FORBIDDEN,
                     "this is for root and the daemon's own user",
                     "run this as one of them",
@@ -249,7 +251,7 @@ fn wrong_method(allowed: &Method) -> Response<Full<Bytes>> {
     response
 }
 
-fn refusal(why: &Refusal) -> Response<Full<Bytes>> {
+fn refused(why: &Refusal) -> Response<Full<Bytes>> {
     let mut response = json(why);
     *response.status_mut() = why.status;
     response

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{Desk, Furniture, Health};
+use crate::admin::Health;
 use crate::audit::Audit;
 use crate::auth::{CallerName, Door};
 use crate::cache::Cache;
@@ -269,16 +269,7 @@ impl House {
         let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, .. } = self;
         let Self { doors, observer, page, metrics, admin, audit, working_set, .. } = self;
         let health = Health::new(Arc::clone(&clock), engines.clone(), working_set.clone());
-        let desk = Desk::new(Furniture {
-            clock,
-            engines: engines.clone(),
-            keeper: working_set.clone(),
-            listeners: doors.iter().map(Entrance::counted).collect(),
-            metrics: metrics.clone(),
-            health: Arc::clone(&health),
-            data_path: runtime.handle().clone(),
-            drain: aside::terminate,
-        });
+        let desk = aside::desk(clock, &engines, &working_set, &doors, &metrics, &health, &runtime);
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let steering = steering.zip(locals.into_iter().next());
         let page = page.then(|| Arc::clone(&desk));

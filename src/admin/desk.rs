@@ -18,8 +18,9 @@ use tracing::info;
 use super::explain::{self, Question};
 use super::figures::Figures;
 use super::purge::{self, Selection};
+use super::refusal::{Refusal, unknown_key};
 use super::status::{Counted, Depth, Status, Subject};
-use super::{HEADER_TIMEOUT, Health, json, refusal};
+use super::{HEADER_TIMEOUT, Health, json, refused};
 use crate::clock::{Clock, Moment};
 use crate::engine::Engine;
 use crate::kms::KeyName;
@@ -54,23 +55,6 @@ pub struct Furniture {
 
 /// What is done for a request, and with which answer.
 pub(super) type Obeyed = Result<Response<Full<Bytes>>, Refusal>;
-
-/// Why a command is not obeyed, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Refusal {
-    #[serde(skip)]
-    pub(super) status: StatusCode,
-    /// Why not.
-    pub error: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl Refusal {
-    pub(super) fn new(status: StatusCode, error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { status, error: error.into(), remedy: remedy.into() }
-    }
-}
 
 /// One command.
 pub struct Command {
@@ -159,14 +143,14 @@ impl Desk {
         let (head, body) = request.into_parts();
         let command = match Command::named(&head.method, head.uri.path()) {
             Ok(command) => command,
-            Err(why) => return refusal(&why),
+            Err(why) => return refused(&why),
         };
         let body = match read(body).await {
             Ok(body) => body,
-            Err(why) => return refusal(&why),
+            Err(why) => return refused(&why),
         };
         let obeyed = tokio::task::spawn_blocking(move || (command.obey)(&self, &body)).await;
-        obeyed.unwrap_or_else(|_| Err(defect())).unwrap_or_else(|why| refusal(&why))
+        obeyed.unwrap_or_else(|_| Err(defect())).unwrap_or_else(|why| refused(&why))
     }
 
     /// How the daemon is, as deep as that.
@@ -225,13 +209,6 @@ impl Desk {
         let Furniture { engines, clock, .. } = &self.furniture;
         explain::answer(&question, engines, &**clock).map(|explanation| json(&explanation))
     }
-}
-
-pub(super) fn unknown_key(key: &str) -> Refusal {
-    let remedy = "`kmsproxy keys` lists those that are; an alias is known once it has been used here";
-    // What was taken for a key may be anything, so it is told in short and without what a terminal would obey.
-    let shown: String = key.chars().take(64).flat_map(char::escape_debug).collect();
-    Refusal::new(StatusCode::NOT_FOUND, format!("no key {shown} is known here"), remedy)
 }
 
 fn level() -> Obeyed {

@@ -7,7 +7,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::desk::Refusal;
+use super::refusal::Refusal;
 use super::status::{Times, millis};
 use crate::auth::CallerName;
 use crate::clock::Clock;

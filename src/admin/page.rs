@@ -11,9 +11,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use sha2::{Digest as _, Sha256};
 
-use super::desk::{Desk, Refusal};
+use super::desk::Desk;
+use super::refusal::Refusal;
 use super::status::Depth;
-use super::{json, refusal};
+use super::{json, refused};
 
 /// What is shown for `request`, where it is for the page. Only to who is `near`: comes from this machine.
 pub(super) fn shown<B>(
@@ -29,7 +30,7 @@ pub(super) fn shown<B>(
     if !here {
         let error = "the status page is for this machine only";
         let remedy = "come over its loopback address, as through `ssh -L`";
-        let response = guarded(refusal(&Refusal::new(StatusCode::FORBIDDEN, error, remedy)));
+        let response = guarded(refused(&Refusal::new(StatusCode::FORBIDDEN, error, remedy)));
         return Some(Box::pin(async move { response }));
     }
     if path == "/" {

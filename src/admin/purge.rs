@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::desk::{Refusal, unknown_key};
+use super::refusal::{Refusal, unknown_key};
 use crate::auth::CallerName;
 use crate::engine::{Engine, Target};
 use crate::kms::KeyName;

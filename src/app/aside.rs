@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::doors::Entrance;
 use super::{BEAT, Error, adopted, bind_error, runtime_error, threads};
-use crate::admin::{self, Desk, Health};
+use crate::admin::{self, Desk, Furniture, Health};
+use crate::clock::Clock;
 use crate::config::Address;
+use crate::engine::Engine;
 use crate::listener::{self, Listener};
 use crate::serve::control;
 use crate::systemd::Inherited;
 use crate::upstream::local::Local;
+use crate::warm::Keeper;
 
 /// What is served beside the data path, by another runtime on another thread.
 pub(super) struct Sockets {
@@ -64,8 +69,30 @@ impl Sockets {
     }
 }
 
+/// The desk of a daemon that is about to serve.
+pub(super) fn desk(
+    clock: Arc<dyn Clock>,
+    engines: &[Arc<Engine>],
+    keeper: &Option<Arc<Keeper>>,
+    doors: &[Entrance],
+    metrics: &PrometheusHandle,
+    health: &Arc<Health>,
+    runtime: &Runtime,
+) -> Arc<Desk> {
+    Desk::new(Furniture {
+        clock,
+        engines: engines.to_vec(),
+        keeper: keeper.clone(),
+        listeners: doors.iter().map(Entrance::counted).collect(),
+        metrics: metrics.clone(),
+        health: Arc::clone(health),
+        data_path: runtime.handle().clone(),
+        drain: terminate,
+    })
+}
+
 /// Has this process end as by SIGTERM.
-pub(super) fn terminate() -> io::Result<()> {
+fn terminate() -> io::Result<()> {
     Ok(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?)
 }
 

@@ -122,6 +122,13 @@ impl Entry {
         now < self.expires && self.scope().serves(self.epoch, now)
     }
 
+    /// As [`Entry::fresh`], and it can be unsealed: its sealing key is not wiped. That it is, for one that is fresh, happens
+    /// where a closing or a purge ended between the sealing and the keeping of its scope's first entry.
+    #[must_use]
+    pub fn opens(&self, now: Moment) -> bool {
+        now < self.expires && self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now).is_some()
+    }
+
     /// What was unwrapped, if entry and lease allow it at `now`, against proof that policy does; still locked.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! What would become of a Decrypt, told without asking anybody and without changing anything.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
@@ -33,7 +32,7 @@ pub struct Explained {
     pub epoch: Epoch,
     /// When it is too old.
     pub expires: Moment,
-    /// Whether it would be served now, as far as lease and age go.
+    /// Whether it would be served now, as far as lease, age and sealing key go.
     pub fresh: bool,
 }
 
@@ -53,7 +52,7 @@ impl Engine {
             asked: entry.asked().sent,
             epoch: entry.asked().epoch,
             expires: entry.expires(),
-            fresh: entry.fresh(now),
+            fresh: entry.opens(now),
         });
         explained.collect()
     }

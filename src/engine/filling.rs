@@ -38,8 +38,9 @@ impl Engine {
         let now = self.parts.clock.now();
         let before = self.parts.cache.find(&permit, &fingerprint, now);
         if !matches!(why, Purpose::Refresh(_)) {
-            // Whoever looked before an earlier flight landed, and boarded after, finds its answer here.
-            if let Some(entry) = before.as_ref().filter(|entry| entry.fresh(now)) {
+            // Whoever looked before an earlier flight landed, and boarded after, finds its answer here. What does not open is no
+            // answer: it would shut out whoever asks until it is too old.
+            if let Some(entry) = before.as_ref().filter(|entry| entry.opens(now)) {
                 return Ok(Landed::Kept(Arc::clone(entry)));
             }
             if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {

@@ -195,9 +195,7 @@ async fn it_is_explained_what_would_become_of_a_ciphertext_and_nothing_is_change
         serde_json::from_str(&obeyed(&daemon, &["explain", "--caller", "local", "--json"], &blobs[0])).unwrap();
     let judged = &told["upstreams"][0];
     assert_eq!(judged["verdict"], "refused", "{told}");
-    assert!(
-        judged["why"].as_str().unwrap().starts_with("the KMS refuses its key: key_disabled (409 Rejected.Disabled")
-    );
+    assert!(judged["why"].as_str().unwrap().starts_with("the KMS refuses its key: key_disabled"), "{told}");
     assert!(judged["remedy"].as_str().unwrap().starts_with("enable the key"), "{told}");
     assert!(!told.to_string().contains(&blobs[0]));
     assert!(!daemon.log().contains(&blobs[0]), "it is not logged");

@@ -2,7 +2,7 @@
 
 use kmsproxy::clock::Moment;
 use kmsproxy::engine::Target;
-use kmsproxy::lease::Standing;
+use kmsproxy::lease::{Epoch, Standing};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
@@ -141,4 +141,15 @@ async fn what_is_asked_for_again_is_what_is_kept_of_the_key_whatever_its_age() {
     world.kms.refuse(Some(Kind::KeyDisabled));
     world.engine.refresh_key(&KeyId::new(KEY)).1.await;
     assert_eq!(world.kms.calls(), 5, "a refusal of the key is one for all of them");
+}
+
+#[tokio::test]
+async fn what_is_kept_and_cannot_be_unsealed_any_more_is_asked_for_anew() {
+    let world = world();
+    world.ask("a", decrypt(b"1")).await.unwrap();
+    // Its sealing key is wiped, and it is of the epoch in force: as where a purge comes between sealing and keeping.
+    world.engine.ledger().purge(None, Epoch::default());
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")));
+    assert_eq!(world.ask("a", decrypt(b"1")).await, Ok(Kms::plaintext(b"1")));
+    assert_eq!(world.kms.calls(), 2);
 }

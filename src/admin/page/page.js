@@ -136,10 +136,13 @@ function cell(content, kind) {
 }
 
 function rows(id, all, none) {
+  const heads = [...at(id).parentElement.querySelectorAll("th")].map((one) => one.textContent);
   const lines = all.length ? all : [[cell(none, "none")]];
-  if (!all.length) lines[0][0].colSpan = 9;
+  if (!all.length) lines[0][0].colSpan = heads.length;
   at(id).replaceChildren(...lines.map((cells) => {
     const row = document.createElement("tr");
+    // Where there is no room for heads, each cell has its own.
+    if (all.length) cells.forEach((one, place) => { one.dataset.label = heads[place]; });
     row.append(...cells);
     return row;
   }));
@@ -191,6 +194,15 @@ function head(status) {
   const ready = status.obstacles.length === 0;
   write("state", ready ? "ready" : status.obstacles.join("; "));
   at("state").className = `pill ${ready ? "good" : "bad"}`;
+  const words = [];
+  for (const state of WORST_FIRST.slice(0, 3)) {
+    const keys = status.upstreams.flatMap((upstream) => upstream.keys).filter((key) => key.lease === state).length;
+    if (keys > 0) words.push(`${keys} ${keys === 1 ? "key" : "keys"} ${state}`);
+  }
+  const silent = status.upstreams.filter((upstream) => upstream.health === "silent").map((upstream) => upstream.name);
+  if (silent.length) words.push(`silent: ${silent.join(", ")}`);
+  write("closed", words.join("; "));
+  at("closed").hidden = words.length === 0;
 }
 
 function charts(status) {
