@@ -23,6 +23,7 @@ pub mod lease;
 pub mod metrics;
 pub mod seal;
 pub mod tls;
+pub mod verbosity;
 pub mod wire;
 
 pub mod auth;

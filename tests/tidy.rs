@@ -13,7 +13,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("ground", &["secret", "guard", "replacement", "chance", "clock", "stamp", "sync", "systemd"]),
     ("nouns", &["kms"]),
     ("words", &["fault", "claim"]),
-    ("tools", &["wire", "lease", "seal", "flight", "governor", "audit", "metrics", "tls"]),
+    ("tools", &["wire", "lease", "seal", "flight", "governor", "audit", "metrics", "tls", "verbosity"]),
     ("door", &["listener", "auth", "ledger"]),
     ("gate", &["policy"]),
     ("rooms", &["cache", "upstream", "working_set"]),
