@@ -1,6 +1,5 @@
 //! The house: from a plan to bound sockets, and from there to a daemon that runs until it is told to stop.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -8,28 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{Desk, Health};
+use crate::admin::{self, Health};
 use crate::audit::Audit;
-use crate::auth::{CallerName, Door};
+use crate::auth::CallerName;
 use crate::cache::Cache;
 use crate::clock::{Clock, System};
-use crate::config::{Address, CallerPlan, FacePlan, Kms, ListenerPlan, Plan, UpstreamPlan};
-use crate::engine::{Direct, Engine, Parts};
+use crate::config::{Address, CallerPlan, Config, Difference, Plan, Sources};
 use crate::guard;
-use crate::ledger::Ledger;
-use crate::listener::{self, BindError, Listener};
+use crate::listener::{BindError, Listener};
 use crate::metrics;
-use crate::policy::{Grant, Policy};
-use crate::serve::{Hosts, Limits, aliyun, kubernetes};
 use crate::systemd::{Inherited, Notifier, watchdog_period};
-use crate::upstream::Upstream;
-use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
 use crate::warm::Keeper;
 
@@ -39,16 +31,24 @@ mod audited;
 pub mod descriptors;
 mod doors;
 pub mod embedded;
+mod estate;
+mod prepared;
+mod preparing;
 mod pulse;
+mod reload;
 mod threads;
 mod upkeep;
+mod word;
 
-use answering::Answering;
 use aside::{Sockets, observer, private};
-use doors::{Entrance, Face};
+use descriptors::Descriptors;
+use doors::Entrance;
 pub use embedded::Options;
-use pulse::{Signals, notify, until_told};
-use upkeep::Upkeep;
+use estate::Estate;
+use prepared::Prepared;
+use pulse::{Signals, until_told};
+use reload::{Living, Reloader};
+use word::notify;
 
 /// Why a command ended otherwise than well.
 #[derive(Debug, thiserror::Error)]
@@ -79,18 +79,25 @@ pub enum Mode {
     Straight,
 }
 
+/// A configuration as it was read, and from where: it can be read again.
+#[derive(Debug)]
+pub struct Loaded {
+    /// From where.
+    pub sources: Sources,
+    /// As it is written.
+    pub config: Config,
+    /// What it means.
+    pub plan: Plan,
+}
+
 /// A daemon whose sockets are bound and whose parts are joined; nothing runs yet.
 pub struct House {
     runtime: Runtime,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    clock: Arc<dyn Clock>,
-    cache: Arc<Cache>,
-    engines: Vec<Arc<Engine>>,
-    kms: Vec<Arc<Aliyun>>,
-    locals: Vec<Arc<Local>>,
-    doors: Vec<Entrance>,
+    estate: Estate,
+    prepared: Prepared,
+    reloader: Reloader,
     observer: Option<std::net::TcpListener>,
+    page: bool,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
     audit: Arc<Audit>,
@@ -102,143 +109,40 @@ impl House {
     ///
     /// # Errors
     /// What cannot be carried out, before anything is served.
-    pub fn build(plan: Plan, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
+    pub fn build(loaded: Loaded, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
+        let Loaded { sources, config, mut plan } = loaded;
         let metrics = metrics::install().map_err(runtime_error)?;
         harden(&plan.memory)?;
-        let plan = descriptors::allot(plan)?;
+        let descriptors = Descriptors::raised();
         // Before there is a second thread: it takes its variables out of the environment.
-        let mut inherited = Inherited::take(environment);
+        let inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
         let runtime = threads::data_path()?;
         let entered = runtime.enter();
-        let mut house = Self {
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            cache: Arc::new(Cache::new(&plan.cache, &shares(&plan)).map_err(runtime_error)?),
-            engines: Vec::new(),
-            kms: Vec::new(),
-            locals: Vec::new(),
-            doors: Vec::new(),
-            observer: plan.metrics.map(observer).transpose()?,
-            admin: None,
-            audit: Audit::off(),
-            working_set: None,
-            clock,
-            metrics,
-            runtime: Builder::new_current_thread().build().map_err(runtime_error)?,
-        };
-        house.join(plan, environment, &mut inherited, mode)?;
-        drop(entered);
-        house.runtime = runtime;
-        Ok(house)
-    }
-
-    fn join(
-        &mut self,
-        plan: Plan,
-        environment: Environment<'_>,
-        inherited: &mut Inherited,
-        mode: Mode,
-    ) -> Result<(), Error> {
-        let grants = plan.callers.iter().map(|caller| {
-            let name = caller.entry.name.clone();
-            (name, Grant { rules: caller.allow.clone(), share: share(caller) })
-        });
-        self.audit = audited::open(plan.audit, &self.clock, mode)?;
-        let policy = Policy::audited(grants.collect(), Arc::clone(&self.audit));
-        let entries = plan.callers.into_iter().map(|caller| caller.entry).collect();
-        let door = Arc::new(Door::new(entries).map_err(|error| Error::Config(error.to_string()))?);
-        let mut answering = HashMap::new();
-        for upstream in plan.upstreams {
-            let name = upstream.name.clone();
-            answering.insert(name, self.answering(upstream, &policy, environment, mode)?);
-        }
-        for listener in plan.listeners {
-            let respond = answering.get(&listener.config.upstream).map(Arc::clone);
-            let respond = respond.ok_or_else(|| Error::Config("a listener names no upstream".to_owned()))?;
-            self.open(listener, respond, Arc::clone(&door), inherited)?;
-        }
-        self.working_set = upkeep::keeper(plan.working_set, &self.cache, &self.engines);
-        self.admin = plan.admin.map(|address| private("admin", &address, inherited)).transpose()?;
-        for name in inherited.left() {
+        let (observer, page) = (plan.metrics.map(observer).transpose()?, plan.page);
+        let audit = audited::open(plan.audit.take(), &clock, mode)?;
+        let cache = Arc::new(Cache::new(&plan.cache, &shares(&plan)).map_err(runtime_error)?);
+        let sockets = (inherited, descriptors);
+        let mut estate = Estate::empty(mode, clock, Arc::clone(&cache), Arc::clone(&audit), sockets)?;
+        let (admin, working_set) = (plan.admin.take(), std::mem::take(&mut plan.working_set));
+        // From nothing to this: a start is a reload, too.
+        let all = Difference::between(&Config::default(), &config).map_err(runtime_error)?;
+        let prepared = estate.prepare(&all, plan, environment)?;
+        let working_set = upkeep::keeper(working_set, &cache, &prepared.engines());
+        let admin = admin.map(|address| private("admin", &address, &mut estate.inherited)).transpose()?;
+        for name in estate.inherited.left() {
             warn!(name, "systemd passed a socket that no listener takes; whoever connects to it will hang");
         }
-        Ok(())
-    }
-
-    fn answering(
-        &mut self,
-        plan: UpstreamPlan,
-        policy: &Arc<Policy>,
-        environment: Environment<'_>,
-        mode: Mode,
-    ) -> Result<Arc<Answering>, Error> {
-        let (upstream, timeout): (Arc<dyn Upstream>, _) = match &plan.kms {
-            Kms::Aliyun(config) => {
-                let kms = Aliyun::new(&plan.name, config, environment, &self.clock);
-                let kms = Arc::new(kms.map_err(|error| Error::Config(format!("upstream.{}: {error}", plan.name)))?);
-                self.kms.push(Arc::clone(&kms));
-                (kms, config.timeout)
-            }
-            Kms::Local(config) => {
-                let local = Local::open(config, Arc::clone(&self.clock));
-                let local = local.map_err(|error| Error::Config(format!("upstream.{}: {error}", plan.name)))?;
-                self.locals.push(Arc::clone(&local));
-                (local, LOCAL_TIMEOUT)
-            }
-        };
-        if mode == Mode::Straight {
-            let direct = Direct { policy: Arc::clone(policy), upstream, clock: Arc::clone(&self.clock) };
-            return Ok(Arc::new(Answering::Straight(Arc::new(direct))));
-        }
-        let engine = Engine::new(Parts {
-            policy: Arc::clone(policy),
-            cache: Arc::clone(&self.cache),
-            ledger: Ledger::new(&plan.name, plan.lease, Arc::clone(&self.clock)),
-            upstream,
-            clock: Arc::clone(&self.clock),
-            timeout,
-            tasks: self.tasks.clone(),
-        });
-        self.engines.push(Arc::clone(&engine));
-        Ok(Arc::new(Answering::Cached(engine)))
-    }
-
-    fn open(
-        &mut self,
-        plan: ListenerPlan,
-        respond: Arc<Answering>,
-        door: Arc<Door>,
-        inherited: &mut Inherited,
-    ) -> Result<(), Error> {
-        let mut listener = Listener::bind(&plan.config, adopted(&plan.address, inherited)).map_err(bind_error)?;
-        listener = match &*respond {
-            Answering::Cached(engine) => listener.recycled_by(engine.ledger().wipes()),
-            Answering::Straight(_) => listener.with_limits(listener::Limits::of(plan.config.face).of_a_kms()),
-        };
-        let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
-        let clock = Arc::clone(&self.clock);
-        let face = match (plan.face, &*respond) {
-            (FacePlan::Aliyun, _) => {
-                let hosts = Hosts::new(&plan.config.hosts);
-                Face::Aliyun(aliyun::Face::new(respond, door, clock, hosts, limits))
-            }
-            (FacePlan::Kubernetes(provider), Answering::Cached(engine)) => {
-                let followed = engine.follow(&provider.key);
-                Face::Kubernetes(kubernetes::Face::new(followed, provider, door, clock, limits))
-            }
-            (FacePlan::Kubernetes(_), Answering::Straight(_)) => {
-                return Err(Error::Config("the emulator has no Kubernetes face: use `dev` or `serve`".to_owned()));
-            }
-        };
-        self.doors.push(Entrance { name: plan.config.name, listener, face });
-        Ok(())
+        drop(entered);
+        let reloader = Reloader { sources, config };
+        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, working_set })
     }
 
     /// Where each listener listens, by name.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, String)> {
-        self.doors.iter().map(|door| (door.name.clone(), door.listener.local_address().to_string())).collect()
+        let address = |entrance: &Entrance| entrance.listener.local_address().to_string();
+        self.prepared.entrances.iter().map(|entrance| (entrance.config.name.clone(), address(entrance))).collect()
     }
 
     /// Where metrics are.
@@ -250,11 +154,11 @@ impl House {
     /// The embedded KMS, where the plan has one.
     #[must_use]
     pub fn local(&self) -> Option<&Arc<Local>> {
-        self.locals.first()
+        self.prepared.begun.iter().find_map(|(_, standing)| standing.local.as_ref())
     }
 
-    /// Runs until SIGTERM or SIGINT, then drains. `announce` is called once everything listens. `steering` is where
-    /// the embedded KMS may be steered.
+    /// Runs until SIGTERM or SIGINT, then drains; reloads at SIGHUP, or as the admin socket says. `announce` is called once
+    /// everything listens. `steering` is where the embedded KMS may be steered.
     ///
     /// # Errors
     /// Where the daemon could not go on.
@@ -264,37 +168,34 @@ impl House {
         steering: Option<Listener>,
         announce: impl FnOnce(),
     ) -> Result<(), Error> {
-        let Self { runtime, tasks, stop, clock, cache, engines, kms, locals, .. } = self;
-        let Self { doors, observer, metrics, admin, audit, working_set, .. } = self;
-        let desk = Desk::new(Arc::clone(&clock), engines.clone());
-        let health = Health::new(clock, engines.clone(), working_set.clone());
+        let steering = steering.zip(self.local().map(Arc::clone));
+        let Self { runtime, estate, prepared, reloader, .. } = self;
+        let Self { observer, page, metrics, admin, audit, working_set, .. } = self;
+        let (orders, ordered) = admin::orders();
+        let health = Health::new(Arc::clone(&estate.clock), Arc::clone(&estate.engines), working_set.clone());
+        let desk = aside::desk(&estate, working_set.clone(), orders, &metrics, &health, &runtime);
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
-        let steering = steering.zip(locals.into_iter().next());
-        let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
+        let page = page.then(|| Arc::clone(&desk));
+        let sockets = Sockets { observer, page, admin: admin.map(|listener| (listener, desk)), steering };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;
         let watchdog = watchdog_period(environment);
         let outcome = runtime.block_on(async {
             // Before anybody hears that it is ready, and may stop it.
-            let signals = Signals::new()?;
-            Upkeep { engines, cache, kms, working_set: working_set.clone() }.start(&tasks, &stop);
-            let listening = doors::open(doors, &stop);
+            let signals = Signals::new(ordered)?;
+            let mut living = Living { estate, reloader, environment, notifier };
+            prepared.commit(&mut living.estate);
+            reload::count();
+            upkeep::begin_all(&living.estate, working_set.as_ref());
             health.listening();
             announce();
-            notify(&notifier, "ready", Notifier::ready);
-            notify(&notifier, "status", |notifier| notifier.status("serving"));
-            until_told(signals, &health, &notifier, watchdog).await;
+            notify(&living.notifier, "ready", Notifier::ready);
+            notify(&living.notifier, "status", |notifier| notifier.status("serving"));
+            until_told(signals, &mut living, &health, watchdog).await;
             info!("draining");
             health.draining();
-            notify(&notifier, "stopping", Notifier::stopping);
-            notify(&notifier, "status", |notifier| notifier.status("draining"));
-            stop.cancel();
-            listening.close();
-            tasks.close();
-            if timeout(DRAIN, async { tokio::join!(listening.wait(), tasks.wait()) }).await.is_err() {
-                warn!("not everything ended in time");
-            }
+            drain(living).await;
             io::Result::Ok(())
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -310,6 +211,18 @@ impl House {
     }
 }
 
+/// Lets everyone go who is here, and whatever is under way end.
+async fn drain(living: Living<'_>) {
+    let Living { mut estate, notifier, .. } = living;
+    notify(&notifier, "stopping", Notifier::stopping);
+    notify(&notifier, "status", |notifier| notifier.status("draining"));
+    estate.close();
+    let ended = async { tokio::join!(estate.listening.wait(), estate.tasks.wait()) };
+    if timeout(DRAIN, ended).await.is_err() {
+        warn!("not everything ended in time");
+    }
+}
+
 fn shares(plan: &Plan) -> Vec<CallerName> {
     plan.callers.iter().map(share).collect()
 }
@@ -320,12 +233,15 @@ fn share(caller: &CallerPlan) -> CallerName {
     CallerName::new(&caller.share.as_ref().map_or_else(own, |group| format!("group:{group}")))
 }
 
-/// Runs the daemon of `plan`. With `json`, one line on standard output says where it listens.
+/// Runs the daemon of a configuration. With `json`, one line on standard output says where it listens.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn serve(plan: Plan, environment: Environment<'_>, json: bool) -> Result<(), Error> {
-    let house = House::build(plan, environment, Mode::Cached)?;
+pub fn serve(loaded: Loaded, json: bool) -> Result<(), Error> {
+    // A variable is what it was at the start, for as long as the process lives.
+    let variables = loaded.sources.environment.clone();
+    let environment: Environment<'_> = &variables.lookup();
+    let house = House::build(loaded, environment, Mode::Cached)?;
     let listeners: serde_json::Map<_, _> =
         house.addresses().into_iter().map(|(name, address)| (name, address.into())).collect();
     let ready = serde_json::json!({

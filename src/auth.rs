@@ -9,6 +9,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use self::replay::{Marker, Replays};
@@ -105,13 +106,22 @@ pub enum Identity {
     },
 }
 
-/// Everyone who may come in, and by which proof. Immutable but for the memory of nonces.
+/// Everyone who may come in, and by which proof. Replaced whole; each request asks it anew. What does not go with the
+/// rest is the memory of nonces: what was used up stays so.
 #[derive(Debug)]
 pub struct Door {
-    rosters: HashMap<ListenerName, Roster>,
+    guests: ArcSwap<Guests>,
+    replays: Mutex<Memories>,
     marker: Marker,
     nobody: AtRest,
 }
+
+/// The nonces of each access key, by its id.
+type Memories = HashMap<String, Arc<Mutex<Replays>>>;
+
+/// Those whom a [`Door`] is to admit. Only [`Door::invite`] makes them.
+#[derive(Debug)]
+pub struct Guests(HashMap<ListenerName, Roster>);
 
 impl Door {
     /// A door for `entries`.
@@ -119,14 +129,42 @@ impl Door {
     /// # Errors
     /// [`EntryError`] where two entries could be meant by one proof, or an entry proves nothing.
     pub fn new(entries: Vec<Entry>) -> Result<Self, EntryError> {
-        let mut replays = HashMap::new();
+        // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
+        let nobody = AtRest::new(&Secret::new(vec![0; 30]))?;
+        let (guests, replays) = (ArcSwap::from_pointee(Guests(HashMap::new())), Mutex::default());
+        let door = Self { guests, replays, marker: Marker::default(), nobody };
+        door.guests.store(Arc::new(door.invite(entries)?));
+        Ok(door)
+    }
+
+    /// Those whom [`Door::admit_only`] then admits. An access key that was known before keeps its memory of nonces.
+    ///
+    /// # Errors
+    /// As [`Door::new`].
+    pub fn invite(&self, entries: Vec<Entry>) -> Result<Guests, EntryError> {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rosters: HashMap<_, Roster> = HashMap::new();
         for entry in entries {
             rosters.entry(entry.listener.clone()).or_default().add(entry, &mut replays)?;
         }
-        // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
-        let nobody = AtRest::new(&Secret::new(vec![0; 30]))?;
-        Ok(Self { rosters, marker: Marker::default(), nobody })
+        Ok(Guests(rosters))
+    }
+
+    /// Admits `guests` and nobody else, from now on. The nonces of an access key that is gone are forgotten when none of
+    /// them could be used again, in case it comes back.
+    pub fn admit_only(&self, guests: Guests, now: Moment) {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        replays.retain(|id, memory| {
+            guests.know_key(id) || !memory.lock().unwrap_or_else(PoisonError::into_inner).is_spent(now)
+        });
+        self.guests.store(Arc::new(guests));
+    }
+
+    /// Whether `entry` comes in as it stands, secret and all.
+    #[must_use]
+    pub fn knows(&self, entry: &Entry) -> bool {
+        let guests = self.guests.load();
+        guests.0.get(&entry.listener).is_some_and(|roster| roster.knows(entry))
     }
 
     /// Finds out who `peer` is by its `claim`.
@@ -141,7 +179,8 @@ impl Door {
     /// [`Kind::BadSignature`] or [`Kind::NonceUsed`], in this order, for signatures. [`Kind::Overloaded`] where one
     /// access key signs more than 262,144 requests within the time that `claim`'s clock is behind.
     pub fn admit(&self, peer: &Peer, claim: &Claim<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
-        let roster = self.rosters.get(&peer.listener);
+        let guests = self.guests.load();
+        let roster = guests.0.get(&peer.listener);
         match claim {
             Claim::Anonymous => {
                 roster.and_then(|roster| roster.recognise(peer)).ok_or(Fault::caller(Kind::Unauthenticated))
@@ -209,6 +248,12 @@ pub enum EntryError {
     Full(#[from] Full),
 }
 
+impl Guests {
+    fn know_key(&self, id: &str) -> bool {
+        self.0.values().any(|roster| roster.keys.contains_key(id))
+    }
+}
+
 /// Who may come in through one listener.
 #[derive(Debug, Default)]
 struct Roster {
@@ -229,7 +274,7 @@ struct Key {
 }
 
 impl Roster {
-    fn add(&mut self, entry: Entry, replays: &mut HashMap<String, Arc<Mutex<Replays>>>) -> Result<(), EntryError> {
+    fn add(&mut self, entry: Entry, replays: &mut Memories) -> Result<(), EntryError> {
         let Entry { name, listener, identity } = entry;
         let caller = Caller { name, listener: listener.clone() };
         let empty = |what| EntryError::Empty { caller: caller.name.clone(), what };
@@ -262,6 +307,19 @@ impl Roster {
             proof,
             listener: listener.as_str().to_owned(),
         })
+    }
+
+    fn knows(&self, entry: &Entry) -> bool {
+        let caller = match &entry.identity {
+            Identity::AccessKey { id, secret } => {
+                let key = self.keys.get(id.as_str()).filter(|key| key.secret.open() == *secret);
+                key.map(|key| &key.caller)
+            }
+            Identity::Certificate { name } => self.certificates.get(&comparable(name)),
+            Identity::Listener => self.anyone.as_ref(),
+            Identity::Unix { uid } => self.users.get(uid),
+        };
+        caller.is_some_and(|caller| caller.name == entry.name)
     }
 
     /// Who `peer` is by its socket. A certificate that names two callers names none.
@@ -372,6 +430,42 @@ mod tests {
 
     fn ask(door: &Door, listener: &str, claim: &Claim<'_>) -> Result<String, Kind> {
         name(door.admit(&tcp(listener, &[]), claim, NOW, wall()))
+    }
+
+    #[test]
+    fn other_guests_are_admitted_at_once_and_a_nonce_stays_used_up_even_if_its_key_was_gone_meanwhile() {
+        let door = two_listeners();
+        let once = |nonce| ask(&door, "a", &signed("id-a", "secret-a", Some(nonce), wall()));
+        assert_eq!(once("1"), Ok("ack".to_owned()));
+        let renamed = || vec![entry("other", "a", access_key("id-a", "secret-a"))];
+        assert!(door.knows(&entry("ack", "a", access_key("id-a", "secret-a"))));
+        for stranger in [
+            entry("ack", "a", access_key("id-a", "another-secret")),
+            entry("ack", "b", access_key("id-a", "secret-a")),
+            entry("other", "a", access_key("id-a", "secret-a")),
+        ] {
+            assert!(!door.knows(&stranger), "{stranger:?}");
+        }
+        let guests = door.invite(renamed()).unwrap();
+        assert_eq!(once("2"), Ok("ack".to_owned()), "not before they are let in");
+        door.admit_only(guests, NOW);
+        assert_eq!((once("2"), once("3")), (Err(Kind::NonceUsed), Ok("other".to_owned())));
+        door.admit_only(door.invite(Vec::new()).unwrap(), NOW);
+        assert_eq!(once("4"), Err(Kind::UnknownAccessKey));
+        door.admit_only(door.invite(renamed()).unwrap(), NOW + Duration::from_secs(60));
+        assert_eq!((once("3"), once("4")), (Err(Kind::NonceUsed), Ok("other".to_owned())));
+    }
+
+    #[test]
+    fn the_nonces_of_a_key_that_is_gone_are_forgotten_when_they_could_not_be_used_again() {
+        let door = two_listeners();
+        ask(&door, "a", &signed("id-a", "secret-a", Some("1"), wall())).unwrap();
+        let memories = || door.replays.lock().unwrap().len();
+        let nobody = || door.invite(Vec::new()).unwrap();
+        door.admit_only(nobody(), NOW + WINDOW);
+        assert_eq!(memories(), 1);
+        door.admit_only(nobody(), NOW + WINDOW + Duration::from_secs(1));
+        assert_eq!(memories(), 0);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What has been unwrapped, sealed. moka bounds it and evicts; whether an entry may be served is decided by its
 //! scope's lease alone.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use moka::ops::compute::Op;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -22,10 +22,11 @@ use crate::policy::Permit;
 
 mod entry;
 mod index;
+mod parts;
 
-use entry::ByEntry;
 pub use entry::{Closed, Entry};
 use index::Index;
+use parts::Parts;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -49,9 +50,10 @@ impl Default for Config {
 
 /// The cache of one daemon, shared by its upstreams.
 pub struct Cache {
-    parts: Box<[moka::sync::Cache<Fingerprint, Arc<Entry>>]>,
+    /// Held while an entry is put into a part, so that none is put into one that was taken away.
+    parts: RwLock<Parts>,
     index: Arc<Index>,
-    shares: HashMap<CallerName, usize>,
+    capacity: u64,
     failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
     keyed: Hmac<Sha256>,
     max_age: Duration,
@@ -62,12 +64,10 @@ pub struct Cache {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     hash: [u8; 32],
-    /// Whose part of the cache it belongs to.
-    part: usize,
 }
 
 impl Cache {
-    /// An empty cache for `shares`; whoever else comes is given room in the first part.
+    /// An empty cache for `shares`, and for nobody else; where there are none, for whoever comes.
     ///
     /// # Errors
     /// Where the system has no randomness to give.
@@ -75,14 +75,10 @@ impl Cache {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
-        let distinct: BTreeSet<_> = shares.iter().cloned().collect();
-        let count = distinct.len().max(1);
-        let share = (config.capacity / count as u64).max(1);
         let index = Arc::new(Index::new());
-        let parts = (0..count).map(|_| part(share, &index)).collect();
-        let shares = distinct.into_iter().enumerate().map(|(part, share)| (share, part)).collect();
+        let parts = RwLock::new(Parts::new(config.capacity, shares, &index));
         let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
-        Ok(Self { parts, index, shares, failures, keyed, max_age: config.max_age })
+        Ok(Self { parts, index, capacity: config.capacity, failures, keyed, max_age: config.max_age })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -107,18 +103,57 @@ impl Cache {
             None => mac.update(&[0]),
             Some(context) => absorb_context(&mut mac, context),
         }
-        let part = self.shares.get(share).copied().unwrap_or(0);
-        Fingerprint { hash: mac.finalize().into_bytes().into(), part }
+        Fingerprint { hash: mac.finalize().into_bytes().into() }
     }
 
     /// Whether `share` has a part of its own.
     #[must_use]
     pub fn shares(&self, share: &CallerName) -> bool {
-        self.shares.contains_key(share)
+        self.parts().has(share)
     }
 
-    fn part(&self, fingerprint: &Fingerprint) -> &moka::sync::Cache<Fingerprint, Arc<Entry>> {
-        &self.parts[fingerprint.part]
+    fn parts(&self) -> RwLockReadGuard<'_, Parts> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives each of `shares` a part, and nobody else. Who had one and has one keeps what is in it, as far as the part is
+    /// not smaller now: the most lately asked for. What others had is let go of. Walks the whole cache, where anything
+    /// changes.
+    pub fn divide(&self, shares: &[CallerName], now: Moment) {
+        if self.parts().are_of(shares) {
+            return;
+        }
+        let hottest = self.hottest();
+        let fresh = Parts::new(self.capacity, shares, &self.index);
+        let before = std::mem::replace(&mut *self.parts.write().unwrap_or_else(PoisonError::into_inner), fresh);
+        // From here on nothing comes into the old parts; what came since it was walked is in the index alone, and goes.
+        let parts = self.parts();
+        let kept = |entry: &Arc<Entry>| parts.has(entry.share()) && now < entry.expires;
+        for entry in hottest.into_iter().filter(kept) {
+            let is_newest = self.index.get(&entry.fingerprint).is_some_and(|newest| Arc::ptr_eq(&newest, &entry));
+            if let Some(part) = parts.of(&entry.share).filter(|_| is_newest) {
+                part.insert(entry.fingerprint, entry);
+            }
+        }
+        self.index.retain(|entry| parts.of(&entry.share).is_some_and(|part| part.contains_key(&entry.fingerprint)));
+        drop(before);
+    }
+
+    /// Lets go of what is kept of `upstream`. Walks the whole cache.
+    pub fn forget_upstream(&self, upstream: &str) {
+        for part in self.parts().all() {
+            for (fingerprint, entry) in &part {
+                if entry.scope().upstream() == upstream {
+                    part.invalidate(&*fingerprint);
+                }
+            }
+            part.run_pending_tasks();
+        }
+    }
+
+    /// Forgets all failures that are remembered.
+    pub fn forget_failures(&self) {
+        self.failures.invalidate_all();
     }
 
     /// The entry of `fingerprint`, whether or not it may be served.
@@ -127,7 +162,7 @@ impl Cache {
         let entry = self.index.get(fingerprint)?;
         if entry.told(now) {
             // For what it notes of it: that somebody wanted this one.
-            let _ = self.part(fingerprint).get(fingerprint);
+            let _ = self.parts().of(&entry.share).and_then(|part| part.get(fingerprint));
         }
         Some(entry)
     }
@@ -141,7 +176,8 @@ impl Cache {
         let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.hash, fill.plaintext)?;
         let dek = self.dek(ledger, fill);
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
-        if let Some(sealed) = sealed {
+        let parts = self.parts();
+        if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
             let entry = Entry {
                 fingerprint: fill.fingerprint,
                 share: fill.share.clone(),
@@ -151,15 +187,16 @@ impl Cache {
                 sealed,
                 dek: Arc::clone(&dek),
                 call: fill.call.clone(),
-                sent: fill.asked.sent,
+                asked: fill.asked,
                 expires: fill.asked.sent + age,
                 refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
                 told: AtomicU64::default(),
             };
             let entry = Arc::new(entry);
             self.index.put(Arc::clone(&entry));
-            self.part(&fill.fingerprint).insert(fill.fingerprint, entry);
+            part.insert(fill.fingerprint, entry);
         }
+        drop(parts);
         self.failures.invalidate(&fill.fingerprint);
         Ok(Filled { scope, epoch, dek })
     }
@@ -174,17 +211,44 @@ impl Cache {
     /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
     #[must_use]
     pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
-        entries.filter(|entry| entry.scope().upstream() == upstream).map(|entry| Arc::clone(entry.dek())).collect()
+        let ours = |entry: &Arc<Entry>| entry.scope().upstream() == upstream;
+        self.entries(ours).iter().map(|entry| Arc::clone(entry.dek())).collect()
     }
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
     #[must_use]
     pub fn hottest(&self) -> Vec<Arc<Entry>> {
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
+        let entries = self.entries(|_| true).into_iter();
         let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
         stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
         stamped.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Entries of `upstream` that `wanted` wants, served or not. Walks the whole cache.
+    #[must_use]
+    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        self.entries(|entry| entry.scope().upstream() == upstream && wanted(entry))
+    }
+
+    /// Whether `entry` is still here, and no other in its place.
+    #[must_use]
+    pub fn holds(&self, entry: &Arc<Entry>) -> bool {
+        self.index.get(&entry.fingerprint).is_some_and(|held| Arc::ptr_eq(&held, entry))
+    }
+
+    /// Lets go of `entries`, but not of others that have taken their places.
+    pub fn discard(&self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            if let Some(part) = self.parts().of(&entry.share) {
+                part.entry(entry.fingerprint).and_compute_with(|held| match held {
+                    Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
+                    Some(_) | None => Op::Nop,
+                });
+            }
+            self.index.remove(entry);
+        }
+        // moka holds on to what it was told of until it looks after it.
+        self.sweep();
     }
 
     /// A number that is another whenever other calls than before are answered from here.
@@ -215,8 +279,7 @@ impl Cache {
             let scope = entry.scope();
             now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
         };
-        let entries = self.parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry);
-        let mut due: Vec<_> = entries.filter(due).collect();
+        let mut due = self.entries(due);
         due.sort_unstable_by_key(|entry| entry.refresh);
         due.truncate(most);
         due
@@ -224,14 +287,25 @@ impl Cache {
 
     /// Drops what has expired. moka does so only when it is used; to be called every second.
     pub fn sweep(&self) {
-        self.parts.iter().for_each(moka::sync::Cache::run_pending_tasks);
+        self.parts().all().iter().for_each(moka::sync::Cache::run_pending_tasks);
         self.failures.run_pending_tasks();
+    }
+
+    fn entries(&self, wanted: impl Fn(&Arc<Entry>) -> bool) -> Vec<Arc<Entry>> {
+        let parts = self.parts().all();
+        parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry).filter(wanted).collect()
     }
 
     /// How long an entry lasts at most.
     #[must_use]
     pub const fn max_age(&self) -> Duration {
         self.max_age
+    }
+
+    /// How much it holds at most, in started KiB: about as many DEKs.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// How many entries there are. For a moment after a flood, more than the capacity: moka lets go a little later.
@@ -289,21 +363,6 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint")
     }
-}
-
-fn part(capacity: u64, index: &Arc<Index>) -> moka::sync::Cache<Fingerprint, Arc<Entry>> {
-    let index = Arc::clone(index);
-    moka::sync::Cache::builder()
-        .max_capacity(capacity)
-        .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
-        .expire_after(ByEntry)
-        .eviction_listener(move |_, entry, cause| {
-            index.remove(&entry);
-            if cause == moka::notification::RemovalCause::Size {
-                metrics::counter!(crate::metrics::EVICTIONS).increment(1);
-            }
-        })
-        .build()
 }
 
 fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
@@ -409,6 +468,30 @@ mod tests {
         cache.sweep();
         let after = cache.index.get(&first).unwrap();
         assert!(!Arc::ptr_eq(&before, &after));
+        assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn divided_anew_it_keeps_the_hottest_of_those_who_stay_within_its_capacity_and_nothing_of_the_others() {
+        let (cache, ledger) = kept();
+        let share = |names: &[&str]| names.iter().map(|name| CallerName::new(name)).collect::<Vec<_>>();
+        let all: Vec<_> = (0..80).map(|blob| keep(&cache, &ledger, blob)).collect();
+        let now = ledger.ask().sent;
+        for hot in &all[60..] {
+            cache.index.get(hot).unwrap().dek().asked(now + Duration::from_secs(1));
+        }
+        cache.divide(&share(&["a", "b", "c", "d"]), now);
+        cache.sweep();
+        assert_eq!(cache.len(), CAPACITY / 2);
+        assert!(all[60..].iter().all(|hot| cache.index.get(hot).is_some()));
+        cache.divide(&share(&["b"]), now);
+        cache.sweep();
+        assert_eq!((cache.len(), ledger.report(now)[0].entries), (0, 0));
+        // What a flight brings for one who has left is not kept.
+        keep(&cache, &ledger, 1);
+        assert_eq!(cache.len(), 0);
+        cache.divide(&share(&["a"]), now);
+        keep(&cache, &ledger, 1);
         assert_eq!(cache.len(), 1);
     }
 

@@ -6,19 +6,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::SubscriberInitExt;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::app;
 use crate::audit::Destination;
 use crate::audit::verify::Verdict;
 use crate::bench::{BENCH_HELP, BenchCommand};
-use crate::clock::System;
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
 use crate::systemd;
@@ -27,13 +23,16 @@ mod exit;
 mod help;
 mod line;
 mod lines;
+mod logging;
 mod pages;
 mod repetition;
 
 pub use exit::Exit;
-use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, SERVE_HELP, STATUS_HELP};
-use line::Shape;
-use lines::{Lines, Rest};
+use help::{
+    AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, EXPLAIN_HELP, LOG_LEVEL_HELP, ORDERS_HELP, PURGE_HELP,
+    RELOAD_HELP, SERVE_HELP, STATUS_HELP, TOP_HELP,
+};
+use logging::Logging;
 use pages::{Completions, Pages};
 
 /// Runs the command that the process was started with.
@@ -53,25 +52,6 @@ struct Arguments {
     command: Command,
     #[command(flatten)]
     logging: Logging,
-}
-
-#[derive(Debug, Args)]
-struct Logging {
-    /// How much to log to standard error: off, error, warn, info, debug or trace, also for one module
-    /// (`info,kmsproxy::watch=debug`). Also KMSPROXY_LOG. [default: info]
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = filter)]
-    log: Option<String>,
-    /// In which form to log. Also KMSPROXY_LOG_FORMAT. [default: text]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// One object for each line, for machines.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +84,42 @@ enum Command {
     /// is for root and for the user that the daemon runs as.
     #[command(after_help = STATUS_HELP)]
     Status(ctl::StatusCommand),
+    /// Have a running daemon read its configuration again: whole, or not at all
+    ///
+    /// Prints what has changed. Whatever is wrong, or takes a restart, is told with its remedy, and then nothing has
+    /// changed. SIGHUP does the same, and tells the log alone.
+    #[command(after_help = RELOAD_HELP)]
+    Reload(ctl::ReloadCommand),
+    /// Watch a running daemon: a live view of what status tells; q ends it
+    ///
+    /// Rates and percentiles are of the last seconds. Asks once a second, and costs the data path nothing.
+    #[command(after_help = TOP_HELP)]
+    Top(ctl::TopCommand),
+    /// Ask a running daemon for its keys: how many DEKs of each are cached, and the state of its lease
+    #[command(after_help = ORDERS_HELP)]
+    Keys(ctl::KeysCommand),
+    /// Have a running daemon wipe what it keeps: all of it, a key's, a caller's, or what answers one ciphertext
+    ///
+    /// What is wiped is asked of the KMS again when somebody wants it; an answer that was under way does not bring it back.
+    /// Leases stay as they are. Connections that may have carried it are closed after what is under way on them.
+    #[command(after_help = PURGE_HELP)]
+    Purge(ctl::PurgeCommand),
+    /// Have a running daemon ask the KMS again for everything that it keeps of a key, and whether the key still works
+    ///
+    /// In the background, behind what callers ask for; status shows how it goes.
+    #[command(after_help = ORDERS_HELP)]
+    Refresh(ctl::RefreshCommand),
+    /// Have a running daemon end as by SIGTERM: no new connections, what is under way is answered
+    #[command(after_help = ORDERS_HELP)]
+    Drain(ctl::DrainCommand),
+    /// Ask a running daemon what it would do with a ciphertext, read in base64 from standard input, and why
+    ///
+    /// Asks no KMS, changes nothing, and the ciphertext is not logged.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ctl::ExplainCommand),
+    /// Ask a running daemon how much it logs, or change that until it ends
+    #[command(after_help = LOG_LEVEL_HELP)]
+    LogLevel(ctl::LogLevelCommand),
     /// Look over an audit log
     Audit(ctl::AuditCommand),
     /// Load a kmsproxy, or a KMS, and measure what comes of it
@@ -188,6 +204,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Serve(serve) => serve.run(environment),
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
+        Command::Reload(reload) => obeyed(reload.run(environment)),
+        Command::Top(top) => obeyed(top.run(environment)),
+        Command::Keys(keys) => obeyed(keys.run(environment)),
+        Command::Purge(purge) => obeyed(purge.run(environment)),
+        Command::Refresh(refresh) => obeyed(refresh.run(environment)),
+        Command::Drain(drain) => obeyed(drain.run(environment)),
+        Command::Explain(explain) => obeyed(explain.run(environment)),
+        Command::LogLevel(level) => obeyed(level.run(environment)),
         Command::Audit(audit) => judged(audit.run(&environment)),
         Command::Bench(bench) => {
             bench.run(&words).map_or_else(|failure| ended(Exit::from(&failure), failure), |()| Exit::Done)
@@ -202,8 +226,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
 impl Serve {
     fn run(self, environment: Environment) -> Exit {
         let sources = self.configured.sources(environment, None);
-        let plan = match config::load(&sources) {
-            Ok((_, plan)) => plan,
+        let (config, plan) = match config::load(&sources) {
+            Ok(loaded) => loaded,
             Err(mistakes) => return mistaken(&mistakes),
         };
         let recorded = plan.audit.as_ref().is_some_and(|audit| audit.destination == Destination::Stdout);
@@ -211,7 +235,7 @@ impl Serve {
             return ended(Exit::Usage, "--json would stand among the records of audit.sink = \"stdout\"");
         }
         match free(&plan) {
-            Ok(()) => finished(app::serve(plan, &sources.environment.lookup(), self.json)),
+            Ok(()) => finished(app::serve(app::Loaded { sources, config, plan }, self.json)),
             Err(exit) => exit,
         }
     }
@@ -276,25 +300,6 @@ impl<const PORT: u16> Embedded<PORT> {
     }
 }
 
-impl Logging {
-    /// Lines are written by a thread of their own, and dropped where that cannot keep up: a standard error that nobody
-    /// reads shall not stop a request. What is left is written when the rest is dropped.
-    fn start(&self, environment: &Environment) -> Result<Rest, String> {
-        let level = self.log.as_deref().or_else(|| environment.text("KMSPROXY_LOG")).unwrap_or(LOG_DEFAULT);
-        let format = match (self.log_format, environment.text("KMSPROXY_LOG_FORMAT")) {
-            (Some(format), _) => format,
-            (None, Some(format)) => {
-                LogFormat::from_str(format, false).map_err(|_| "KMSPROXY_LOG_FORMAT: write text or json".to_owned())?
-            }
-            (None, None) => LogFormat::Text,
-        };
-        let journal = systemd::reads(io::stderr().as_fd(), &environment.lookup());
-        let (lines, rest) = Lines::to_standard_error();
-        let started = line::subscriber(Shape { format, journal }, Arc::new(System), level, lines)?;
-        started.try_init().map_err(|error| error.to_string()).map(|()| rest)
-    }
-}
-
 /// What clap has to say, which is help and the version as well as errors.
 fn parted(message: &clap::Error) -> Exit {
     let asked = matches!(message.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -356,16 +361,10 @@ fn say(message: impl std::fmt::Display) {
     }
 }
 
-fn filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
 fn span(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "write a number with a unit, such as 20ms".to_owned())?;
     Duration::try_from(span).map_err(|_| "a time is not negative".to_owned())
 }
-
-const LOG_DEFAULT: &str = "info";
 
 #[cfg(test)]
 mod tests {

@@ -58,6 +58,14 @@ impl Clock for System {
     }
 }
 
+/// Microseconds on `CLOCK_MONOTONIC`, which nothing here goes by: systemd compares them.
+#[must_use]
+pub fn monotonic_usec() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(now.tv_nsec / 1000).unwrap_or(0))
+}
+
 /// The instant after which nobody waits any more. One is made for each request and passed down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Moment);

@@ -13,6 +13,7 @@ mod address;
 mod audit;
 mod callers;
 mod check;
+mod difference;
 mod environment;
 mod key;
 mod listeners;
@@ -28,6 +29,7 @@ mod resolve;
 mod upstreams;
 
 pub use address::Address;
+pub use difference::{Difference, Fate};
 pub use environment::Environment;
 pub use key::Place;
 pub use mistake::{Mistake, Mistakes};

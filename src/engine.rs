@@ -3,30 +3,49 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::audit::Outcome;
 use crate::auth::{Caller, CallerName};
-use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
+use crate::cache::{Cache, Closed, Entry, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
-use crate::fault::{Evidence, Fault, Kind};
+use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
-use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyName};
-use crate::lease::{Asked, Stale, Standing};
-use crate::ledger::{Ledger, Probe, Scope};
+use crate::kms::{Answer, Call, Decrypt, KeyName};
+use crate::lease::Standing;
+use crate::ledger::{Ledger, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
-use crate::sync::{Mutex, TaskTracker, timeout};
+use crate::sync::{Mutex, RwLock, TaskTracker, timeout};
 use crate::upstream::Upstream;
 
+mod contact;
 mod direct;
 mod drift;
+mod engines;
+mod explaining;
+mod filling;
 mod passing;
 mod primary;
+mod probing;
+mod purge;
+mod refusals;
+mod remote;
 mod versions;
 
+pub use contact::Contact;
 pub use direct::Direct;
 use drift::Drift;
+pub use engines::Engines;
+pub use explaining::Explained;
+use filling::Purpose;
 use primary::Followed;
 pub use primary::{Following, Primary, Provide, Turn};
+use purge::Purges;
+pub use purge::Target;
+pub use refusals::Refusal;
+use refusals::Refusals;
+use remote::Remote;
 
 /// What a face hands its calls to.
 pub trait Respond: Send + Sync + 'static {
@@ -42,11 +61,15 @@ pub trait Respond: Send + Sync + 'static {
 /// One upstream with what is known of its keys. Listeners on the same upstream share it, its leases and its probes.
 #[derive(Debug)]
 pub struct Engine {
-    parts: Parts,
+    parts: Kept,
+    remote: ArcSwap<Remote>,
     flights: Arc<Flights<Fingerprint, Landing>>,
     decrypts: Decrypts,
     drift: Drift,
     followed: Mutex<Vec<Arc<Followed>>>,
+    purges: RwLock<Purges>,
+    refusals: Refusals,
+    contact: Mutex<Contact>,
 }
 
 /// What an engine is made of.
@@ -68,6 +91,15 @@ pub struct Parts {
     pub tasks: TaskTracker,
 }
 
+/// What stays with an engine while it lives.
+#[derive(Debug)]
+struct Kept {
+    policy: Arc<Policy>,
+    cache: Arc<Cache>,
+    ledger: Ledger,
+    clock: Arc<dyn Clock>,
+}
+
 /// How a flight ended, for all who waited.
 type Landing = Result<Landed, Fault>;
 
@@ -77,15 +109,6 @@ enum Landed {
     Fresh { filled: Filled, held: Arc<Held> },
     /// Another flight had filled the cache just before this one left.
     Kept(Arc<Entry>),
-}
-
-/// Why a flight is launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// The entry is getting old: ask although it is still served.
-    Refresh,
-    /// Somebody wants the answer, or may.
-    Want,
 }
 
 /// A Decrypt, and for whom its answer is kept.
@@ -100,10 +123,20 @@ impl Engine {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let flights = Flights::new(parts.tasks.clone());
-        let decrypts = Decrypts::of(parts.ledger.upstream());
-        let drift = Drift::new(&*parts.clock);
-        Arc::new(Self { parts, flights, decrypts, drift, followed: Mutex::default() })
+        let Parts { policy, cache, ledger, upstream, clock, timeout, tasks } = parts;
+        let decrypts = Decrypts::of(ledger.upstream());
+        let drift = Drift::new(&*clock);
+        Arc::new(Self {
+            parts: Kept { policy, cache, ledger, clock },
+            remote: ArcSwap::from_pointee(Remote { upstream, timeout, number: 0 }),
+            flights: Flights::new(tasks),
+            decrypts,
+            drift,
+            followed: Mutex::default(),
+            purges: RwLock::default(),
+            refusals: Refusals::default(),
+            contact: Mutex::default(),
+        })
     }
 
     /// The leases.
@@ -128,17 +161,6 @@ impl Engine {
     #[must_use]
     pub fn shares(&self, share: &CallerName) -> bool {
         self.parts.cache.shares(share)
-    }
-
-    /// As whom the upstream asks.
-    #[must_use]
-    pub fn identity(&self) -> Arc<str> {
-        self.parts.upstream.identity()
-    }
-
-    /// As [`Upstream::recycle`].
-    pub fn recycle(&self) {
-        self.parts.upstream.recycle();
     }
 
     /// Whether what it releases can be recorded now, where it must be.
@@ -203,6 +225,22 @@ impl Engine {
         question: Question,
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
+        let asked = self.exchanges();
+        match self.board(permit, question.clone(), deadline).await {
+            // Whoever was asked has been replaced since: its successor's word is what counts.
+            Err(fault) if *fault.kind() == Kind::Lapsed && self.exchanges() != asked => {
+                self.board(permit, question, deadline).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn board(
+        self: &Arc<Self>,
+        permit: &Permit,
+        question: Question,
+        deadline: Deadline,
+    ) -> Result<(Role, Answer), Fault> {
         let fingerprint = question.fingerprint;
         let launch = || Arc::clone(self).fill(permit.clone(), question, Purpose::Want);
         let waiting = self.flights.join(&fingerprint, launch);
@@ -241,109 +279,6 @@ impl Engine {
         }
     }
 
-    async fn fill(self: Arc<Self>, permit: Permit, question: Question, why: Purpose) -> Landing {
-        let Question { share, fingerprint, call } = question;
-        let now = self.parts.clock.now();
-        let before = self.parts.cache.find(&permit, &fingerprint, now);
-        if why == Purpose::Want {
-            // Whoever looked before an earlier flight landed, and boarded after, finds its answer here.
-            if let Some(entry) = before.as_ref().filter(|entry| entry.fresh(now)) {
-                return Ok(Landed::Kept(Arc::clone(entry)));
-            }
-            if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {
-                return Err(fault);
-            }
-        }
-        let (scope, call) = (before.map(|entry| Arc::clone(entry.scope())), Call::Decrypt(call));
-        for _ in 0..FILL_ATTEMPTS {
-            let asked = self.parts.ledger.ask();
-            let held = self.ask(&permit, &call, self.remote_deadline()).await.inspect_err(|fault| {
-                self.parts.ledger.weigh(fault, scope.as_deref());
-                self.parts.cache.remember(fingerprint, fault, self.parts.clock.now());
-            })?;
-            match self.keep(asked, &share, fingerprint, &call, held) {
-                Ok(landed) => return Ok(landed),
-                Err(Stale::Refused(fault)) => return Err(fault),
-                Err(Stale::Suspended) => {}
-            }
-        }
-        Err(Fault::kms(Kind::Lapsed))
-    }
-
-    fn keep(
-        &self,
-        asked: Asked,
-        share: &CallerName,
-        fingerprint: Fingerprint,
-        call: &Call,
-        held: Held,
-    ) -> Result<Landed, Stale> {
-        let Call::Decrypt(call) = call else { return Err(Stale::Refused(Fault::proxy(Kind::Internal))) };
-        let kept = held.sealed_by(|reply| {
-            let Decrypted { plaintext, key, version } = reply;
-            let (plaintext, source) = (plaintext.expose(), held.source());
-            let fill = Fill { fingerprint, share, call, asked, key, version, plaintext, source };
-            self.parts.cache.keep(&self.parts.ledger, &fill)
-        });
-        let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
-        Ok(Landed::Fresh { filled, held: Arc::new(held) })
-    }
-
-    /// Asks about a key on our own account, and renews or ends its lease by the answer.
-    ///
-    /// # Errors
-    /// The KMS's, after its consequences have been drawn.
-    pub async fn probe(&self, probe: &Probe) -> Result<(), Fault> {
-        self.attest(probe.scope(), probe.sample.clone()).await
-    }
-
-    /// Asks whether `sample` still decrypts, and renews or ends the lease of `scope` by the answer.
-    async fn attest(&self, scope: &Arc<Scope>, sample: Decrypt) -> Result<(), Fault> {
-        let (asked, call) = (self.parts.ledger.ask(), Call::Decrypt(sample));
-        let answer = self.ask(&self.parts.policy.probe(), &call, self.remote_deadline()).await;
-        let outcome = answer.and_then(|held| match held.key() {
-            Some(key) if key == scope.key() => Ok(()),
-            _ => Err(Fault::kms(Kind::Garbled)),
-        });
-        match (&outcome, call) {
-            // A closing that came between stands; the next probe will tell.
-            (Ok(()), Call::Decrypt(sample)) => drop(scope.renew(asked, sample)),
-            (Ok(()), Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {}
-            (Err(fault), _) => self.parts.ledger.weigh(fault, Some(scope)),
-        }
-        outcome
-    }
-
-    /// Asks for up to `most` entries again whose age is drawing to its end.
-    pub async fn refresh(self: &Arc<Self>, most: usize) {
-        let now = self.parts.clock.now();
-        for entry in self.parts.cache.due(self.parts.ledger.upstream(), now, most) {
-            // A refusal of one, or silence, may have closed the others since.
-            if !entry.fresh(self.parts.clock.now()) {
-                continue;
-            }
-            let (fingerprint, share, call) = (entry.fingerprint(), entry.share().clone(), entry.call().clone());
-            let (permit, question) = (self.parts.policy.upkeep(), Question { share, fingerprint, call });
-            let fill = || Arc::clone(self).fill(permit, question, Purpose::Refresh);
-            // What it brought is in the cache; that it failed is in the ledger.
-            let (_, landing) = self.flights.join(&fingerprint, fill).await;
-            if matches!(&landing, Ok(Err(fault)) if Evidence::of(fault) == Evidence::Silence) {
-                return;
-            }
-        }
-    }
-
-    /// Asks for `call` on our own account, so that its answer is there when somebody of `share` wants it; asks nobody where it
-    /// is there already. Not a flight that callers could join: it waits behind all of them, and they shall not.
-    ///
-    /// # Errors
-    /// The KMS's, after its consequences have been drawn.
-    pub async fn warm(self: &Arc<Self>, share: &CallerName, call: Decrypt) -> Result<(), Fault> {
-        let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
-        let question = Question { share: share.clone(), fingerprint, call };
-        Arc::clone(self).fill(self.parts.policy.warm_up(), question, Purpose::Want).await.map(drop)
-    }
-
     /// Suspends all leases if the wall clock and the boot clock have parted since the last look: a restored snapshot,
     /// or somebody set the clock. Looks at most once a second.
     pub fn check_drift(&self, now: Moment) {
@@ -351,35 +286,22 @@ impl Engine {
             self.parts.ledger.suspend_all("wall clock and boot clock have parted");
         }
     }
-
-    async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<Held, Fault> {
-        let sent = self.parts.clock.now();
-        let asking = self.parts.upstream.ask(permit, call, deadline);
-        let held = timeout(deadline.remaining(sent), asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)))?;
-        self.note_wrapped(call, &held, sent);
-        if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
-            && self.parts.ledger.resolve(named) != *key
-        {
-            return Err(Fault::kms(Kind::InvalidCiphertext));
-        }
-        Ok(held)
-    }
-
-    fn remote_deadline(&self) -> Deadline {
-        Deadline::after(self.parts.clock.now(), self.parts.timeout)
-    }
 }
 
 impl Respond for Arc<Engine> {
     async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
-        let permit = self.parts.policy.permit(caller, &call)?;
+        let permit = self.parts.policy.permit(caller, &call);
+        let permit = permit.inspect_err(|fault| self.note_refusal(caller, call.action(), call.key(), fault))?;
         let outcome = match call {
             Call::Decrypt(call) if call.shareable() => self.decrypt(&permit, call, deadline).await,
             call @ (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {
                 Box::pin(self.pass(&permit, call, deadline)).await
             }
         };
-        outcome.map_err(|fault| self.parts.policy.refused(&permit, fault))
+        outcome.map_err(|fault| {
+            self.note_refusal(caller, permit.action(), permit.requested(), &fault);
+            self.parts.policy.refused(&permit, fault)
+        })
     }
 }
 
@@ -391,6 +313,3 @@ fn closed(scope: &Scope, now: Moment) -> Fault {
         }
     }
 }
-
-/// A fill that a suspension overtook is sent once more.
-const FILL_ATTEMPTS: u32 = 2;

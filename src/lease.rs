@@ -103,7 +103,8 @@ impl Lease {
         Self { state, epoch: barrier, barrier, until, silent: false, doubted: false, tried }
     }
 
-    /// The epoch that entries kept now belong to. It changes with every refusal, and what was kept before is lost.
+    /// The epoch that entries kept now belong to. It changes with every refusal and every purge, and what was kept before is
+    /// lost.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -177,6 +178,11 @@ impl Lease {
         self.silent = false;
     }
 
+    /// What was kept is to be gone, though nobody refused and nothing is doubted: consent stays as good as it was.
+    pub fn purge(&mut self, next: Epoch) {
+        self.epoch = self.epoch.max(next);
+    }
+
     /// Something may have closed the lease, or may be nothing to it: what is in force goes on until `until` at the latest,
     /// grace or no grace, unless the KMS consents to what was asked after `next`. What was asked before counts for nothing.
     pub fn doubt(&mut self, next: Epoch, until: Moment) {
@@ -184,6 +190,20 @@ impl Lease {
         self.until = self.until.min(until);
         self.silent = false;
         self.doubted = true;
+    }
+
+    /// Other terms than those by which it was consented to are in force: under a shorter duration it ends as much earlier as
+    /// that is shorter; under a longer one when it would have. Where something else has shortened it meanwhile it ends
+    /// earlier than it must, never later.
+    pub fn curtail(&mut self, before: &Terms, now: &Terms) {
+        let shorter_by = before.duration.saturating_sub(now.duration);
+        self.until = Moment::BOOT + self.until.since(Moment::BOOT).saturating_sub(shorter_by);
+    }
+
+    /// Another KMS, or another of its customers, is asked from now on: what was consented to, refused and kept was another's.
+    /// `next` is a new epoch, as for [`Lease::refuse`].
+    pub fn begin_anew(&mut self, next: Epoch) {
+        *self = Self::unknown(self.epoch.max(self.barrier).max(next));
     }
 
     /// The KMS was asked and did not answer. Neither renews nor ends; allows the grace to count, unless it is in doubt.
@@ -202,6 +222,13 @@ impl Lease {
             State::Valid if self.silent && now < self.until + terms.outage_grace => Standing::ServingByGrace,
             State::Valid => Standing::Lapsed,
         }
+    }
+
+    /// How much longer it is in force at `now`, if nothing is heard; grace that counts already included.
+    #[must_use]
+    pub fn left(&self, now: Moment, terms: &Terms) -> Duration {
+        let grace = if self.silent { terms.outage_grace } else { Duration::ZERO };
+        if matches!(self.state, State::Valid) { (self.until + grace).since(now) } else { Duration::ZERO }
     }
 
     /// Whether entries of `epoch` may be served at `now`: as [`Lease::standing`], without its clone.
@@ -269,6 +296,42 @@ mod tests {
     }
 
     #[test]
+    fn a_shorter_duration_ends_an_open_lease_as_much_earlier_and_a_longer_one_when_it_would_have() {
+        let shorter = Terms { duration: Duration::from_secs(10), ..TERMS };
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.curtail(&TERMS, &shorter);
+        assert_eq!(lease.until(), at(110));
+        lease.curtail(&shorter, &TERMS);
+        assert_eq!(lease.until(), at(110));
+        lease.consent(asked(0, 105), &TERMS).unwrap();
+        assert_eq!(lease.until(), at(135));
+        // In doubt it ends earlier still, and never later.
+        lease.doubt(Epoch(1), at(112));
+        lease.curtail(&TERMS, &shorter);
+        assert!(lease.until() <= at(112));
+        let mut unknown = Lease::unknown(Epoch(0));
+        unknown.curtail(&TERMS, &shorter);
+        assert_eq!(unknown, Lease::unknown(Epoch(0)));
+    }
+
+    #[test]
+    fn a_lease_that_begins_anew_remembers_neither_consent_nor_refusal_and_takes_no_older_answer() {
+        let mut consented = Lease::unknown(Epoch(0));
+        consented.consent(asked(0, 100), &TERMS).unwrap();
+        let mut refused = consented.clone();
+        refused.refuse(disabled(), Epoch(1));
+        for mut lease in [consented, refused] {
+            lease.begin_anew(Epoch(2));
+            assert_eq!(lease.standing(at(101), &TERMS), Standing::Unknown);
+            assert_eq!(lease.consent(asked(1, 102), &TERMS), Err(Stale::Suspended));
+            lease.consent(asked(2, 103), &TERMS).unwrap();
+            assert!(lease.serves(Epoch(2), at(104), &TERMS));
+            assert!(!lease.serves(Epoch(0), at(104), &TERMS) && !lease.serves(Epoch(1), at(104), &TERMS));
+        }
+    }
+
+    #[test]
     fn an_older_consent_never_shortens_a_newer_one() {
         let mut lease = Lease::unknown(Epoch(0));
         lease.consent(asked(0, 100), &TERMS).unwrap();
@@ -297,6 +360,19 @@ mod tests {
         assert_eq!(lease.consent(asked(0, 100), &TERMS), Err(Stale::Suspended));
         lease.consent(asked(1, 102), &TERMS).unwrap();
         assert!(lease.serves(Epoch(0), at(103), &TERMS));
+    }
+
+    #[test]
+    fn a_purge_loses_what_was_kept_and_leaves_consent_and_refusals_as_they_are() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.purge(Epoch(1));
+        assert!(!lease.serves(Epoch(0), at(101), &TERMS));
+        assert_eq!(lease.standing(at(101), &TERMS), Standing::Serving);
+        assert_eq!(lease.consent(asked(0, 101), &TERMS), Ok(()), "an answer under way still says what the KMS allows");
+        lease.refuse(disabled(), Epoch(2));
+        lease.purge(Epoch(3));
+        assert_eq!(lease.standing(at(102), &TERMS), Standing::Refused(disabled()));
     }
 
     #[test]

@@ -32,7 +32,7 @@ type Scopes = BTreeMap<ScopeName, Arc<Scope>>;
 pub struct Ledger {
     upstream: Arc<str>,
     clock: Arc<dyn Clock>,
-    terms: Terms,
+    terms: Mutex<Terms>,
     closings: Mutex<Closings>,
     scopes: RwLock<Scopes>,
     /// What aliases and ARNs turned out to mean.
@@ -40,7 +40,7 @@ pub struct Ledger {
     doubted: Mutex<Moment>,
     hastened: Mutex<Moment>,
     hurry: Notify,
-    /// How often a sealing key was wiped because of what the KMS said.
+    /// How often a sealing key was wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     versions: Versions,
 }
@@ -52,8 +52,10 @@ pub struct Report {
     pub key: KeyId,
     /// What its lease is worth now.
     pub standing: Standing,
-    /// How much is left of its lease, grace not counted; none where nobody probes it, so that it has to end.
-    pub left: Option<Duration>,
+    /// How much longer it is in force, if nothing is heard.
+    pub left: Duration,
+    /// How much is left of what the KMS consented to, grace not counted; none where nobody probes it, so that it has to end.
+    pub consented: Option<Duration>,
     /// How many entries name it, of all epochs.
     pub entries: usize,
 }
@@ -65,7 +67,7 @@ impl Ledger {
         Self {
             upstream: upstream.into(),
             clock,
-            terms,
+            terms: Mutex::new(terms),
             closings: Mutex::default(),
             scopes: RwLock::default(),
             names: Mutex::default(),
@@ -83,10 +85,36 @@ impl Ledger {
         &self.upstream
     }
 
-    /// The terms of all its leases.
+    /// The terms of all its leases, as they are in force.
     #[must_use]
-    pub const fn terms(&self) -> &Terms {
-        &self.terms
+    pub fn terms(&self) -> Terms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other terms in force at once: a shorter lease shortens those that are open, and has them probed.
+    pub fn amend(&self, terms: &Terms) {
+        // A scope is made, and given its terms, under the same lock: it has the new ones, or is among those that are told.
+        let scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = *terms;
+        let all: Vec<_> = scopes.values().map(Arc::clone).collect();
+        drop(scopes);
+        let now = self.clock.now();
+        all.iter().for_each(|scope| scope.amend(terms, now));
+        self.wake();
+    }
+
+    /// Another KMS, or the same as somebody else, is asked from now on. Nothing that is known holds for that: leases, refusals,
+    /// what names mean; what was kept is wiped.
+    pub fn begin_anew(&self, why: &'static str) {
+        warn!(upstream = &*self.upstream, why, "all leases ended, and what was kept under them is wiped");
+        self.close_all(Scope::begin_anew);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether everything was closed after a question was `asked`: what its answer says is not to be learnt.
+    #[must_use]
+    pub fn is_overtaken(&self, asked: Asked) -> bool {
+        self.closings(|closings| closings.closed_all_since(asked))
     }
 
     /// Under which versions of which keys callers have asked for DEKs.
@@ -122,7 +150,7 @@ impl Ledger {
         let lease = self.closings(|closings| closings.birth());
         let scope = scopes
             .entry(name)
-            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms, lease, self.wiped.clone()));
+            .or_insert_with_key(|name| Scope::new(&self.upstream, name, self.terms(), lease, self.wiped.clone()));
         Arc::clone(scope)
     }
 
@@ -223,8 +251,34 @@ impl Ledger {
         self.make_all_due();
     }
 
-    /// Changes when DEKs were lost because the KMS refused their key, or we are another than we were: what has carried
-    /// them is to be let go of, too. Nobody but the KMS brings that about; a key that callers make up has no DEKs.
+    /// Draws the line of a purge: what was asked before it is from before the purge. Closes nothing.
+    #[must_use]
+    pub fn line(&self) -> Epoch {
+        self.close()
+    }
+
+    /// Wipes the keys that seal what was kept before `line`: of `key` in every context, or of every key. Leases stay, and so
+    /// do refusals: nobody refused, and nothing is allowed.
+    pub fn purge(&self, key: Option<&KeyId>, line: Epoch) {
+        for scope in self.all().iter().filter(|scope| key.is_none_or(|key| scope.key() == key)) {
+            scope.purge(line);
+        }
+    }
+
+    /// Has what carried DEKs let go of, though no sealing key may have been wiped: see [`Ledger::wipes`].
+    pub fn let_go(&self) {
+        self.wiped.send_modify(|times| *times += 1);
+    }
+
+    /// Has every scope of `key` probed at the next turn.
+    pub fn make_due(&self, key: &KeyId) {
+        self.all().iter().filter(|scope| scope.key() == key).for_each(|scope| scope.make_due());
+        self.wake();
+    }
+
+    /// Changes when DEKs were lost because the KMS refused their key, we are another than we were, or an operator purged
+    /// them: what has carried them is to be let go of, too. No caller brings that about; a key that callers make up has no
+    /// DEKs.
     #[must_use]
     pub fn wipes(&self) -> watch::Receiver<u64> {
         self.wiped.subscribe()
@@ -243,7 +297,7 @@ impl Ledger {
             Some(Stale::Refused(fault)) => Err(fault),
             Some(Stale::Suspended) => Err(lapsed),
             None if self.closings(|closings| closings.closed_all_since(asked)) => Err(lapsed),
-            None if now >= asked.sent + self.terms.duration => Err(lapsed),
+            None if now >= asked.sent + self.terms().duration => Err(lapsed),
             None => Ok(()),
         }
     }
@@ -263,7 +317,7 @@ impl Ledger {
 
     /// Makes all probes due, at most every half probe interval.
     fn hurry(&self) {
-        if self.once_per(&self.hastened, self.terms.probe / 2) {
+        if self.once_per(&self.hastened, self.terms().probe / 2) {
             self.make_all_due();
         }
     }
@@ -271,7 +325,7 @@ impl Ledger {
     /// One ciphertext was denied to us, and it may be a stranger's, or a sign that all is denied: at most once a probe
     /// interval, no lease outlives [`Ledger::notice`] that is not renewed by a question asked from now on.
     fn doubt(&self) {
-        if self.once_per(&self.doubted, self.terms.probe) {
+        if self.once_per(&self.doubted, self.terms().probe) {
             let until = self.clock.now() + self.notice();
             info!(
                 upstream = &*self.upstream,
@@ -284,7 +338,7 @@ impl Ledger {
     /// How long what was consented to before a doubt is still served: as long as a probe that is not answered waits
     /// before it is repeated.
     fn notice(&self) -> Duration {
-        self.terms.probe / 5
+        self.terms().probe / 5
     }
 
     /// Our credentials were refused. Nothing is gained by closing what is closed.
@@ -330,6 +384,7 @@ impl Ledger {
             key: scope.key().clone(),
             standing: scope.standing(now),
             left: scope.left(now),
+            consented: scope.consented(now),
             entries: scope.entries(),
         };
         self.all().iter().map(view).collect()

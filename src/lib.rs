@@ -6,7 +6,9 @@
 pub mod chance;
 pub mod clock;
 pub mod guard;
+pub mod replacement;
 pub mod secret;
+pub mod stamp;
 pub mod sync;
 pub mod systemd;
 
@@ -21,6 +23,7 @@ pub mod lease;
 pub mod metrics;
 pub mod seal;
 pub mod tls;
+pub mod verbosity;
 pub mod wire;
 
 pub mod auth;

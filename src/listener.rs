@@ -2,6 +2,7 @@
 
 mod address;
 mod admission;
+mod bind_error;
 mod connection;
 mod crowd;
 mod face;
@@ -13,7 +14,6 @@ mod provider;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +25,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::address::Bound;
+use self::address::{Acceptor, Bound};
 pub use self::address::{Address, LocalAddress};
+pub use self::bind_error::BindError;
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
+pub use self::crowd::Census;
 use self::crowd::Crowd;
 pub use self::face::FaceName;
 pub use self::limits::Limits;
@@ -136,11 +138,40 @@ pub struct Confidential;
 #[derive(Debug)]
 pub struct Listener {
     name: ListenerName,
-    bound: Bound,
-    tls: Option<Arc<ServerConfig>>,
+    socket: Where,
+    tls: Option<Arc<tls::Presented>>,
     max_connections: usize,
     limits: Limits,
     recycling: watch::Receiver<u64>,
+    census: Census,
+}
+
+/// A socket that somebody else has bound.
+enum Given<'a> {
+    Held(&'a Held),
+    Inherited(OwnedFd),
+}
+
+/// A socket before and after the runtime has taken it in hand.
+#[derive(Debug)]
+enum Where {
+    Bound(Bound),
+    Armed(Acceptor, LocalAddress),
+}
+
+/// A listening socket, held by whoever may hand it to another listener in the place of the one that has it now. While it is
+/// held, connections are taken by the kernel, whether or not anybody serves them.
+#[derive(Debug)]
+pub struct Held(Bound);
+
+impl Held {
+    /// Of a socket that was inherited for the address that is configured.
+    ///
+    /// # Errors
+    /// If it is no listening stream socket.
+    pub fn adopt(address: &str, socket: OwnedFd) -> Result<Self, BindError> {
+        Bound::adopt(socket, &address.parse()?).map(Self)
+    }
 }
 
 impl Listener {
@@ -150,20 +181,33 @@ impl Listener {
     /// # Errors
     /// [`BindError`], with the remedy.
     pub fn bind(config: &Config, inherited: Option<OwnedFd>) -> Result<Self, BindError> {
+        Self::on(config, inherited.map(Given::Inherited))
+    }
+
+    /// As [`Listener::bind`], on the socket that another listener is on, or was.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn succeed(config: &Config, held: &Held) -> Result<Self, BindError> {
+        Self::on(config, Some(Given::Held(held)))
+    }
+
+    fn on(config: &Config, given: Option<Given<'_>>) -> Result<Self, BindError> {
         let address: Address = config.address.parse()?;
         let mode = address.mode(config.mode.as_deref())?;
         let owner = Ownership::read(&address, config.owner.as_deref(), config.group.as_deref())?;
         if config.max_connections == 0 {
             return Err(BindError::NoConnections);
         }
-        let tls = config.tls.as_ref().map(tls::Config::server).transpose()?;
+        let tls = config.tls.as_ref().map(tls::Presented::read).transpose()?;
         let privacy = match (&tls, config.insecure) {
             (Some(_), _) => address::Privacy::Encrypted,
             (None, true) => address::Privacy::Loopback,
             (None, false) => address::Privacy::Unix,
         };
-        let bound = match inherited {
-            Some(socket) => Bound::adopt(socket, &address)?,
+        let bound = match given {
+            Some(Given::Inherited(socket)) => Bound::adopt(socket, &address)?,
+            Some(Given::Held(held)) => held.0.duplicate().map_err(|error| address::failed(&address, error))?,
             None if matches!((config.face, &address), (FaceName::Kubernetes, Address::Tcp(_))) => {
                 return Err(BindError::NotUnix(address));
             }
@@ -175,14 +219,18 @@ impl Listener {
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
-        Ok(Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 })
+        let (recycling, census) = (watch::channel(0).1, Census::default());
+        let socket = Where::Bound(bound);
+        Ok(Self { name, socket, tls, max_connections, limits, recycling, census })
     }
 
     /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
     pub fn over(name: &str, network: Box<dyn foreign::Accept>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let (name, bound) = (ListenerName::new(name), Bound::foreign(network));
+        let (name, socket) = (ListenerName::new(name), Where::Bound(Bound::foreign(network)));
+        let tls = tls.map(tls::Presented::fixed);
         let (max_connections, limits) = (default_max_connections(), Limits::default());
-        Self { name, bound, tls, max_connections, limits, recycling: watch::channel(0).1 }
+        let (recycling, census) = (watch::channel(0).1, Census::default());
+        Self { name, socket, tls, max_connections, limits, recycling, census }
     }
 
     /// With other limits than the default ones.
@@ -208,7 +256,51 @@ impl Listener {
     /// Where it really listens: the port that the kernel chose, the path of an inherited socket.
     #[must_use]
     pub const fn local_address(&self) -> &LocalAddress {
-        self.bound.address()
+        match &self.socket {
+            Where::Bound(bound) => bound.address(),
+            Where::Armed(_, address) => address,
+        }
+    }
+
+    /// Its socket, for a successor. To be had before [`Listener::armed`].
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn hold(&self) -> io::Result<Held> {
+        match &self.socket {
+            Where::Bound(bound) => bound.duplicate().map(Held),
+            Where::Armed(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Ready to run without anything that could fail any more. Needs a runtime.
+    ///
+    /// # Errors
+    /// If the runtime cannot take the socket in hand.
+    pub fn armed(mut self) -> io::Result<Self> {
+        if let Where::Bound(bound) = self.socket {
+            let address = bound.address().clone();
+            self.socket = Where::Armed(bound.listen()?, address);
+        }
+        Ok(self)
+    }
+
+    /// What it presents, over TLS.
+    #[must_use]
+    pub const fn presented(&self) -> Option<&Arc<tls::Presented>> {
+        self.tls.as_ref()
+    }
+
+    /// Counts who is connected to it, from now on.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.census.clone()
+    }
+
+    /// How many may be connected at a time.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.max_connections
     }
 
     /// Serves HTTP/1.1 until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts the
@@ -250,9 +342,13 @@ impl Listener {
     }
 
     async fn attend(self, protocol: impl Protocol, shutdown: CancellationToken) -> io::Result<()> {
-        let acceptor = self.bound.listen()?;
+        let acceptor = match self.socket {
+            Where::Bound(bound) => bound.listen()?,
+            Where::Armed(acceptor, _) => acceptor,
+        };
+        let authorities = self.tls.as_ref().map(|presented| presented.authorities());
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
-        let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
+        let (crowd, tasks) = (Crowd::counted(self.max_connections, &self.census), TaskTracker::new());
         let begin = |socket, place| {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };
@@ -260,83 +356,13 @@ impl Listener {
             biased;
             ended = admission::admit(&acceptor, &crowd, begin, &shutdown) => ended,
             never = admission::dismiss(&crowd, self.recycling) => match never {},
+            // Whoever was let in by authorities that are others now.
+            never = admission::dismiss_if(&crowd, authorities) => match never {},
         };
         drop(acceptor);
         admission::drain(&crowd, &tasks, terms.limits.drain).await;
         ended
     }
-}
-
-/// Why a listener cannot be had. Says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The address says nothing that can be bound.
-    #[error(
-        "address {0:?}: write \"127.0.0.1:8443\", \"[::1]:8443\", \"unix:/path\", \"unix:@name\" or \"systemd:name\""
-    )]
-    Address(String),
-    /// The file system or the kernel does not let us give the socket file away.
-    #[error("{}: cannot give the socket to its owner and group: {source}; {remedy}", .path.display())]
-    GiveAway {
-        /// The socket file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// No such group.
-    #[error("group {0:?}: {1}; write the name of a group of this machine, or its number")]
-    Group(String, #[source] io::Error),
-    /// The inherited descriptor is not a listening stream socket.
-    #[error(
-        "{0}: the inherited descriptor is not a listening TCP or unix stream socket; use ListenStream= with Accept=no"
-    )]
-    Inherited(Address),
-    /// Something else than a socket is where the socket shall be. It is left alone.
-    #[error("{}: there is a file that is not a socket; move it away or choose another path", .0.display())]
-    InTheWay(PathBuf),
-    /// The kernel refused.
-    #[error("{address}: {source}; {remedy}")]
-    Io {
-        /// What was to be bound.
-        address: Address,
-        /// Why not.
-        source: io::Error,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// `mode` is not one, or there is no file to have it.
-    #[error("mode {0:?}: write octal permissions such as \"0660\", and only for \"unix:/path\"")]
-    Mode(String),
-    /// A limit of no connections.
-    #[error("max_connections = 0 would serve nobody: write 1 or more")]
-    NoConnections,
-    /// `systemd:name` and nothing inherited.
-    #[error("{0}: no socket of that name was inherited; set FileDescriptorName= in the .socket unit and start that")]
-    NotInherited(Address),
-    /// TCP, where only unix sockets will do.
-    #[error(
-        "{0}: kube-apiserver connects to unix sockets only; write \"unix:/path\" or \"unix:@name\", or ListenStream=/path in the .socket unit"
-    )]
-    NotUnix(Address),
-    /// No such user.
-    #[error("owner {0:?}: {1}; write the name of a user of this machine, or its number")]
-    Owner(String, #[source] io::Error),
-    /// There is no file to have an owner.
-    #[error("{0}: owner and group are of a socket file; remove them, or write \"unix:/path\"")]
-    Ownerless(Address),
-    /// TCP without TLS.
-    #[error(
-        "{0}: TCP without TLS can be read by others; add tls = {{ … }}, use \"unix:/path\", or write insecure = true on a loopback address"
-    )]
-    Plain(LocalAddress),
-    /// Another process listens there.
-    #[error("{0}: another process listens there; stop it or choose another address")]
-    Taken(Address),
-    /// The certificate or key does not serve.
-    #[error("tls: {0}")]
-    Tls(#[from] tls::Error),
 }
 
 const fn default_max_connections() -> usize {

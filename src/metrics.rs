@@ -77,6 +77,15 @@ pub const AUDIT_SEQUENCE: &str = "kmsproxy_audit_sequence";
 pub const AUDIT_FAILING: &str = "kmsproxy_audit_failing";
 /// DEKs that were cached before the start and are still to be unwrapped again, by upstream.
 pub const WARM_UP_LEFT: &str = "kmsproxy_warm_up_left";
+/// Reloads by outcome: `reloaded`, or why nothing changed: `mistaken`, `restart`, `impossible`.
+pub const RELOADS: &str = "kmsproxy_reloads_total";
+/// When the configuration in force was read, in seconds since 1970.
+pub const RELOADED_AT: &str = "kmsproxy_config_read_timestamp_seconds";
+/// Changes of certificates and authorities on disk, by whose they are (`listener.NAME`, `upstream.NAME`) and outcome:
+/// `taken` or `refused`.
+pub const CERTIFICATES: &str = "kmsproxy_certificate_changes_total";
+/// 1 while what is on disk does not serve, and what was there before does.
+pub const CERTIFICATES_REFUSED: &str = "kmsproxy_certificates_refused";
 /// 1, with the version as label.
 pub const BUILD: &str = "kmsproxy_build_info";
 
@@ -116,11 +125,22 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(AUDIT_SEQUENCE, "The number of the last audit record written");
     describe_gauge!(AUDIT_FAILING, "1 while the audit log cannot be written");
     describe_gauge!(WARM_UP_LEFT, "DEKs of the working set that are still to be unwrapped again");
+    describe_counter!(RELOADS, "Reloads by outcome");
+    describe_gauge!(RELOADED_AT, metrics::Unit::Seconds, "When the configuration in force was read");
+    describe_counter!(CERTIFICATES, "Changes of certificates and authorities on disk");
+    describe_gauge!(CERTIFICATES_REFUSED, "1 while the certificates on disk do not serve");
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);
     counter!(LINES_LOST).increment(0);
     Ok(handle)
+}
+
+/// How many DEKs of the working set of `upstream` are still to be unwrapped again.
+pub fn warm_up_left(upstream: &str, left: usize) {
+    // Exact up to 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    gauge!(WARM_UP_LEFT, "upstream" => upstream.to_owned()).set(left as f64);
 }
 
 /// One face's requests.

@@ -1,6 +1,7 @@
 //! TLS as a listener speaks it, on ring and never by a process-wide default.
 
 pub mod authority;
+mod presented;
 
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -16,6 +17,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde::{Deserialize, Serialize};
 
+pub use self::presented::{Presented, Renewal};
 use crate::secret::Secret;
 
 /// How a listener proves itself, and whether its clients must.

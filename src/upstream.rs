@@ -3,6 +3,7 @@
 pub mod aliyun;
 mod asking;
 pub mod credentials;
+pub mod gone;
 pub mod local;
 #[cfg(test)]
 mod rehearsal;

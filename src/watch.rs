@@ -28,7 +28,7 @@ pub struct Watch {
     engine: Arc<Engine>,
     tasks: TaskTracker,
     probing: Arc<Semaphore>,
-    identity: Mutex<Arc<str>>,
+    identity: Mutex<(u64, Arc<str>)>,
     published: Mutex<Published>,
 }
 
@@ -36,7 +36,7 @@ impl Watch {
     /// Watches `engine`; probes run in `tasks`.
     #[must_use]
     pub fn new(engine: Arc<Engine>, tasks: TaskTracker) -> Self {
-        let identity = Mutex::new(engine.identity());
+        let identity = Mutex::new((engine.exchanges(), engine.identity()));
         Self { engine, tasks, probing: Arc::new(Semaphore::new(PROBES_AT_ONCE)), identity, published: Mutex::default() }
     }
 
@@ -58,6 +58,12 @@ impl Watch {
             self.turn(self.engine.clock().now());
         }
         refresher.abort();
+        self.withdraw();
+    }
+
+    /// Nobody looks after these keys any more: no lease of theirs stands in the metrics.
+    fn withdraw(&self) {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.engine.ledger().upstream());
     }
 
     /// One turn: checks the clocks and our identity, and launches the probes that are due at `now`.
@@ -83,12 +89,13 @@ impl Watch {
     }
 
     fn check_identity(&self) {
-        let current = self.engine.identity();
+        let current = (self.engine.exchanges(), self.engine.identity());
         let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if **known == *current {
+        if *known == current {
             return;
         }
-        let had_one = !known.is_empty();
+        // Where another upstream has taken the place of the one before, everything has ended already.
+        let had_one = !known.1.is_empty() && known.0 == current.0;
         *known = current;
         drop(known);
         if had_one {

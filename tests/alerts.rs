@@ -138,7 +138,10 @@ fn the_dashboard_is_one_that_grafana_can_import_on_any_machine() {
     let panels = dashboard["panels"].as_array().unwrap();
     let rows: Vec<&str> =
         panels.iter().filter(|panel| panel["type"] == "row").map(|row| row["title"].as_str().unwrap()).collect();
-    assert_eq!(rows, ["At a glance", "Traffic", "Cache", "Leases", "Upstream", "Quota", "Memory", "Audit"]);
+    assert_eq!(
+        rows,
+        ["At a glance", "Traffic", "Cache", "Leases", "Upstream", "Quota", "Memory", "Audit", "Configuration"]
+    );
     let mut ids = BTreeSet::new();
     for panel in panels {
         let title = &panel["title"];

@@ -34,6 +34,8 @@ mod stage;
 mod line;
 #[path = "faults/rig.rs"]
 mod rig;
+#[path = "lifecycle/strict.rs"]
+mod strict;
 #[path = "faults/traffic.rs"]
 mod traffic;
 #[path = "faults/vitals.rs"]
@@ -55,6 +57,8 @@ mod floods;
 mod keys;
 #[path = "faults/names.rs"]
 mod names;
+#[path = "faults/reloads.rs"]
+mod reloads;
 #[path = "faults/silence.rs"]
 mod silence;
 #[path = "faults/sink.rs"]

@@ -10,6 +10,10 @@ mod kms;
 mod panics;
 #[path = "semantics/provider.rs"]
 mod provider;
+#[path = "semantics/purge.rs"]
+mod purge;
+#[path = "semantics/reload.rs"]
+mod reload;
 #[path = "semantics/schedules.rs"]
 mod schedules;
 #[path = "semantics/sharing.rs"]
@@ -420,6 +424,7 @@ async fn promise_08_nothing_is_shared_between_callers_unless_configured() {
     world.ask("a", decrypt(b"1")).await.unwrap();
     world.ask("b", decrypt(b"1")).await.unwrap();
     assert_eq!(world.kms.calls(), 2);
+    world.cache.divide(&[CallerName::new("both")], world.clock.now());
     world.policy.replace(HashMap::from([grant("a", "both", &["*"]), grant("b", "both", &["*"])]));
     world.ask("a", decrypt(b"1")).await.unwrap();
     world.ask("b", decrypt(b"1")).await.unwrap();

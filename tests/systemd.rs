@@ -324,6 +324,20 @@ fn the_command_line_of_the_unit_is_one_that_the_program_takes() {
 }
 
 #[test]
+fn the_reload_of_the_unit_is_a_command_that_the_program_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kmsproxy.toml");
+    fs::write(&file, format!("[admin]\naddress = \"unix:{}/admin.sock\"\n", folder.path().display())).unwrap();
+    let line = setting("kmsproxy.service", "ExecReload").replace("/etc/kmsproxy/kmsproxy.toml", file.to_str().unwrap());
+    let mut words = line.split(' ');
+    assert_eq!(words.next(), Some("/usr/bin/kmsproxy"));
+    let output = Command::new(KMSPROXY).args(words).output().unwrap();
+    // It understood, and found nobody.
+    assert_eq!(output.status.code(), Some(70), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("nothing listens there"));
+}
+
+#[test]
 fn the_shipped_configurations_name_the_socket_that_the_unit_passes() {
     let passed = format!("\"systemd:{}\"", setting("kmsproxy.socket", "FileDescriptorName"));
     let mut examples = 0;
@@ -463,7 +477,7 @@ fn units_with_a_stub() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for unit in UNITS {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit)).unwrap();
-        let text = text.replace("ExecStart=/usr/bin/kmsproxy ", "ExecStart=/bin/true ");
+        let text = text.replace("=/usr/bin/kmsproxy ", "=/bin/true ");
         fs::write(folder.path().join(unit), text).unwrap();
     }
     folder

@@ -6,7 +6,7 @@
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::Error;
 use crate::admin;
@@ -14,25 +14,39 @@ use crate::config::{Kms, Plan};
 use crate::listener;
 use crate::upstream::transport::LOOKUPS_MAX;
 
-/// Raises the soft limit to the hard one, and lowers the connections of each listener to its part of what there is.
-pub(super) fn allot(mut plan: Plan) -> Result<Plan, Error> {
-    let allotment = Allotment::of(&plan, raised());
-    if let Some(shortfall) = allotment.shortfall() {
-        warn!("{shortfall}");
+/// The descriptors that there are, as they were when nothing was open yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptors {
+    limit: usize,
+    open: usize,
+}
+
+impl Descriptors {
+    /// Raises the soft limit to the hard one. To be called once, before anything is opened.
+    pub(super) fn raised() -> Self {
+        Self { limit: raised(), open: already_open() }
     }
-    let parts = allotment.parts().ok_or_else(|| Error::Config(allotment.too_few()))?;
-    info!(limit = allotment.limit, own = allotment.own, connections = parts.iter().sum::<usize>(), "descriptors");
-    for (listener, part) in plan.listeners.iter_mut().zip(parts) {
-        listener.config.max_connections = part;
+
+    /// Lowers the connections of each listener to its part of what there is.
+    pub(super) fn allot(&self, mut plan: Plan) -> Result<Plan, Error> {
+        let allotment = Allotment::of(&plan, self.limit, self.open);
+        if let Some(shortfall) = allotment.shortfall() {
+            warn!("{shortfall}");
+        }
+        let parts = allotment.parts().ok_or_else(|| Error::Config(allotment.too_few()))?;
+        debug!(limit = allotment.limit, own = allotment.own, connections = parts.iter().sum::<usize>(), "descriptors");
+        for (listener, part) in plan.listeners.iter_mut().zip(parts) {
+            listener.config.max_connections = part;
+        }
+        Ok(plan)
     }
-    Ok(plan)
 }
 
 /// What the operator is to know of the limit of this process, where it is too low for all connections that `plan` allows:
 /// what follows, and the remedy. The daemon's limit may be another, if something else starts it.
 #[must_use]
 pub fn shortfall(plan: &Plan) -> Option<String> {
-    Allotment::of(plan, count(getrlimit(Resource::Nofile).maximum)).shortfall()
+    Allotment::of(plan, count(getrlimit(Resource::Nofile).maximum), already_open()).shortfall()
 }
 
 /// Who gets how many.
@@ -46,10 +60,10 @@ struct Allotment {
 }
 
 impl Allotment {
-    fn of(plan: &Plan, limit: usize) -> Self {
+    fn of(plan: &Plan, limit: usize, open: usize) -> Self {
         let name = |config: &listener::Config| (config.name.clone(), config.max_connections);
         let wanted = plan.listeners.iter().map(|listener| name(&listener.config)).collect();
-        Self { limit, own: own(plan), wanted }
+        Self { limit, own: own(plan, open), wanted }
     }
 
     /// The part of each listener, none larger than it wants; nothing where one would have next to none. Who wants little has
@@ -101,19 +115,19 @@ impl Allotment {
 }
 
 /// The most that the daemon needs beside the connections of its listeners.
-fn own(plan: &Plan) -> usize {
+fn own(plan: &Plan, open: usize) -> usize {
     let upstreams = plan.upstreams.iter().map(|upstream| match &upstream.kms {
         Kms::Aliyun(config) => config.connections_max().saturating_add(CREDENTIALS),
         Kms::Local(_) => EMBEDDED + SOCKET + admin::CONNECTIONS_MAX,
     });
     let beside = [plan.metrics.is_some(), plan.admin.is_some()].into_iter().filter(|there| *there).count();
     let audit = if plan.audit.is_some() { AUDIT } else { 0 };
-    let rest = already_open()
+    let rest = open
         + UNNAMED
         + LOOKUPS_MAX * LOOKUP
         + audit
         + beside * (SOCKET + admin::CONNECTIONS_MAX)
-        + plan.listeners.len() * SOCKET;
+        + plan.listeners.len() * (SOCKET + HELD);
     upstreams.fold(rest, usize::saturating_add)
 }
 
@@ -137,6 +151,8 @@ fn count(limit: Option<u64>) -> usize {
 const PART_LEAST: usize = 8;
 /// The listening socket, and a connection that is accepted and waits for its place.
 const SOCKET: usize = 2;
+/// The listening socket once more, to be handed on at a reload.
+const HELD: usize = 1;
 /// For the credentials of an upstream: two connections, each to two addresses at once.
 const CREDENTIALS: usize = 4;
 /// What a lookup of a name holds: a socket for each of three name servers.

@@ -5,19 +5,34 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::error;
 
 use super::answering::Answering;
+use crate::admin::status::Counted;
 use crate::claim::Peer;
 use crate::engine::Following;
-use crate::listener::Listener;
+use crate::listener::{self, Held, Listener};
 use crate::serve::{aliyun, kubernetes};
 
 /// One listener with its face. (A door is what admits callers.)
 pub(super) struct Entrance {
-    pub(super) name: String,
+    pub(super) config: listener::Config,
     pub(super) listener: Listener,
     pub(super) face: Face,
+    /// Its socket once more, unless that is held already.
+    pub(super) held: Option<Held>,
+}
+
+impl Entrance {
+    /// What a status tells of it.
+    pub(super) fn counted(&self) -> Counted {
+        Counted {
+            name: self.config.name.clone(),
+            address: self.listener.local_address().to_string(),
+            max_connections: self.listener.max_connections(),
+            census: self.listener.census(),
+        }
+    }
 }
 
 /// What is spoken behind a door.
@@ -26,23 +41,17 @@ pub(super) enum Face {
     Kubernetes(kubernetes::Face<Following>),
 }
 
-/// Opens every door, until `stop`.
-pub(super) fn open(doors: Vec<Entrance>, stop: &CancellationToken) -> TaskTracker {
-    let listening = TaskTracker::new();
-    for Entrance { name, listener, face } in doors {
-        info!(listener = name, address = %listener.local_address(), "listening");
-        let stop = stop.clone();
-        listening.spawn(async move {
-            let served = match face {
-                Face::Aliyun(face) => serve_aliyun(listener, face, stop).await,
-                Face::Kubernetes(face) => serve_kubernetes(listener, face, stop).await,
-            };
-            if let Err(error) = served {
-                error!(listener = name, %error, "the listener's socket failed");
-            }
-        });
-    }
-    listening
+/// Opens one, until `stop`.
+pub(super) fn open(name: String, listener: Listener, face: Face, stop: CancellationToken, listening: &TaskTracker) {
+    listening.spawn(async move {
+        let served = match face {
+            Face::Aliyun(face) => serve_aliyun(listener, face, stop).await,
+            Face::Kubernetes(face) => serve_kubernetes(listener, face, stop).await,
+        };
+        if let Err(error) = served {
+            error!(listener = name, %error, "the listener's socket failed");
+        }
+    });
 }
 
 async fn serve_aliyun(listener: Listener, face: aliyun::Face<Answering>, stop: CancellationToken) -> io::Result<()> {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
-use super::{Environment, Error, House, Mode, runtime_error};
+use super::{Environment, Error, House, Loaded, Mode, runtime_error};
 use crate::clock::{Clock, System};
-use crate::config::{self, Address, Plan, Sources};
+use crate::config::{self, Address, Sources};
 use crate::kms::Action;
 use crate::systemd::Inherited;
 use crate::tls::authority::Authority;
@@ -43,7 +43,7 @@ pub fn run(options: &Options, environment: Environment<'_>, mode: Mode) -> Resul
     let wrong = |error: io::Error| Error::Config(format!("{}: {error}", options.state_dir.display()));
     let state = State::prepare(&options.state_dir).map_err(wrong)?;
     state.write_config(options, mode).map_err(wrong)?;
-    let house = House::build(state.plan()?, environment, mode)?;
+    let house = House::build(state.load()?, environment, mode)?;
     let local = house.local().ok_or_else(|| Error::Runtime("the plan has no embedded KMS".to_owned()))?;
     if let Some(file) = &options.decisions {
         local.write_decisions(file).map_err(|error| Error::Config(format!("{}: {error}", file.display())))?;
@@ -172,6 +172,7 @@ address = "127.0.0.1:0"
 
 [admin]
 address = "unix:{admin}"
+page = {page}
 
 [working_set]
 file = "{working_set}"
@@ -184,6 +185,7 @@ file = "{working_set}"
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
             admin = self.admin_socket().display(),
+            page = mode == Mode::Cached,
             working_set = self.dir.join("working-set").display(),
             kubernetes = match mode {
                 Mode::Cached => self.kubernetes_config(),
@@ -212,7 +214,7 @@ allow = [{{ actions = ["Decrypt", "Encrypt"], keys = ["*"] }}]
         )
     }
 
-    fn plan(&self) -> Result<Plan, Error> {
+    fn load(&self) -> Result<Loaded, Error> {
         // Nothing from the environment: a development daemon is what its command line says.
         let sources = Sources {
             file: self.config_file(),
@@ -220,7 +222,8 @@ allow = [{{ actions = ["Decrypt", "Encrypt"], keys = ["*"] }}]
             overrides: Vec::new(),
             root: None,
         };
-        config::load(&sources).map(|(_, plan)| plan).map_err(|mistakes| Error::Config(mistakes.to_string()))
+        let (config, plan) = config::load(&sources).map_err(|mistakes| Error::Config(mistakes.to_string()))?;
+        Ok(Loaded { sources, config, plan })
     }
 
     fn certificates_are_fresh(&self) -> bool {
@@ -292,7 +295,7 @@ kmsproxy listens on https://{address}   (Ctrl-C stops it)
   CA          {ca}
   metrics     http://{metrics}/metrics
   control     curl --unix-socket {control} http://localhost/keys
-  status      kmsproxy status --socket {admin}
+  status      kmsproxy status --socket {admin}   (or `top`, or http://{metrics}/ in a browser)
 
 Python SDK, aliyun-python-sdk-kms:
   from aliyunsdkcore.client import AcsClient

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::estate::{Estate, Standing};
 use crate::cache::Cache;
 use crate::clock::{Clock as _, Deadline, System};
 use crate::engine::Engine;
@@ -16,43 +16,43 @@ use crate::warm::Keeper;
 use crate::watch::{self, Watch};
 use crate::working_set;
 
-/// Of whom there is to be taken care.
-pub(super) struct Upkeep {
-    pub(super) engines: Vec<Arc<Engine>>,
-    pub(super) cache: Arc<Cache>,
-    pub(super) kms: Vec<Arc<Aliyun>>,
-    pub(super) working_set: Option<Arc<Keeper>>,
+/// Begins with what is done for one upstream, within the runtime, until its end.
+pub(super) fn begin(standing: &Standing, tasks: &TaskTracker) {
+    if let Some(engine) = standing.engine() {
+        let watch = Watch::new(Arc::clone(engine), tasks.clone());
+        tokio::spawn(watch.run(standing.stop.clone()));
+    }
+    prime(standing);
 }
 
-impl Upkeep {
-    /// Begins with it, within the runtime, until `stop`.
-    pub(super) fn start(self, tasks: &TaskTracker, stop: &CancellationToken) {
-        for engine in self.engines {
-            let watch = Watch::new(engine, tasks.clone());
-            tokio::spawn(watch.run(stop.clone()));
-        }
-        tokio::spawn(watch::sweep(self.cache, stop.clone()));
-        for kms in self.kms {
-            tokio::spawn(async move { prime(&kms).await });
-        }
-        if let Some(keeper) = self.working_set {
-            for warm_up in keeper.warm_ups() {
-                tokio::spawn(Arc::clone(warm_up).run(stop.clone()));
-            }
-            tokio::spawn(keeper.run(stop.clone()));
+/// Has credentials fetched ahead of the first call, where there are any to be had.
+pub(super) fn prime(standing: &Standing) {
+    if let Some(kms) = standing.aliyun.clone() {
+        tokio::spawn(async move { fetch(&kms).await });
+    }
+}
+
+/// Begins with what is done for all upstreams together, and with the working set, which is that of the start.
+pub(super) fn begin_all(estate: &Estate, working_set: Option<&Arc<Keeper>>) {
+    tokio::spawn(watch::sweep(Arc::clone(&estate.cache), estate.stop.clone()));
+    let Some(keeper) = working_set else { return };
+    for warm_up in keeper.warm_ups() {
+        if let Some(standing) = estate.upstreams.get(warm_up.upstream()) {
+            tokio::spawn(Arc::clone(warm_up).run(standing.stop.clone()));
         }
     }
+    tokio::spawn(Arc::clone(keeper).run(estate.stop.clone()));
 }
 
 /// The working set, where there is to be one.
 pub(super) fn keeper(config: working_set::Config, cache: &Arc<Cache>, engines: &[Arc<Engine>]) -> Option<Arc<Keeper>> {
     for engine in engines {
-        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => engine.ledger().upstream().to_owned()).set(0.0);
+        metrics::warm_up_left(engine.ledger().upstream(), 0);
     }
     Some(Keeper::open(config.file?, config.save, Arc::clone(cache), engines))
 }
 
-async fn prime(kms: &Aliyun) {
+async fn fetch(kms: &Aliyun) {
     let deadline = Deadline::after(System.now(), PRIME);
     if let Err(lack) = kms.prime(deadline).await {
         warn!(%lack, "no credentials yet; asking again with the first call");

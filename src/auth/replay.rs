@@ -104,6 +104,11 @@ impl Replays {
         Ok(())
     }
 
+    /// Whether nothing that was admitted could be sent again at `now`.
+    pub(super) fn is_spent(&self, now: Moment) -> bool {
+        self.seconds.values().all(|second| second.until <= now) && self.floor.is_none_or(|floor| floor.until <= now)
+    }
+
     /// Drops up to two marks that are no longer needed. Two for each that comes in is enough to keep up.
     fn forget(&mut self, now: Moment) {
         self.floor = self.floor.filter(|floor| now < floor.until);

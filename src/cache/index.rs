@@ -64,6 +64,18 @@ impl Index {
         }
     }
 
+    /// Lets go of all that `kept` does not name. One shard at a time.
+    pub(super) fn retain(&self, kept: impl Fn(&Arc<Entry>) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let before = shard.len();
+            shard.retain(|entry| kept(entry));
+            if shard.len() != before {
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }

@@ -11,8 +11,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 
-use super::LogFormat;
+use super::logging::LogFormat;
 use super::repetition::{HeldBack, Repetition};
 use crate::clock::Clock;
 
@@ -45,13 +46,16 @@ where
     }
 }
 
-/// What of a process's log, from `level` on, goes `to` where, and how.
+/// Puts another filter in the place of the one before.
+pub(super) type Put = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// What of a process's log, from `level` on, goes `to` where, and how; and how another level is put in its place.
 pub(super) fn subscriber<W>(
     shape: Shape,
     clock: Arc<dyn Clock>,
     level: &str,
     to: W,
-) -> Result<impl Subscriber + Send + Sync + use<W>, String>
+) -> Result<(impl Subscriber + Send + Sync + use<W>, Put), String>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -70,7 +74,9 @@ where
         (LogFormat::Json, false) => shaped!(layer.json().flatten_event(true)),
         (LogFormat::Json, true) => shaped!(layer.json().flatten_event(true).without_time()),
     };
-    Ok(tracing_subscriber::registry().with(lines).with(repetition).with(filter))
+    let (filter, handle) = reload::Layer::new(filter);
+    let put: Put = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+    Ok((tracing_subscriber::registry().with(lines).with(repetition).with(filter), put))
 }
 
 impl Shape {
@@ -143,7 +149,7 @@ mod tests {
         let (sink, clock) = (Sink::default(), Arc::new(Manual::at(jiff::Timestamp::UNIX_EPOCH)));
         let made = sink.clone();
         let subscriber = subscriber(shape, Arc::clone(&clock) as _, "debug", move || made.clone());
-        tracing::subscriber::with_default(subscriber.unwrap(), || {
+        tracing::subscriber::with_default(subscriber.unwrap().0, || {
             error!("cannot");
             for _ in 0..2 {
                 warn!(key = "k", "refused");

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::secret::Secret;
 
-/// Environment variables. Every value may be a credential, so each is a [`Secret`] until somebody asks for it by name.
-#[derive(Debug, Default)]
-pub struct Environment(BTreeMap<String, Secret>);
+/// Environment variables. Every value may be a credential, so each is a [`Secret`] until somebody asks for it by name. Its
+/// clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(Arc<BTreeMap<String, Secret>>);
 
 impl Environment {
     /// The environment of this process. Variables whose names are not UTF-8 are left out.
@@ -22,7 +24,7 @@ impl Environment {
     pub fn of(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let named =
             |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, Secret::new(value.into_vec())));
-        Self(variables.into_iter().filter_map(named).collect())
+        Self(Arc::new(variables.into_iter().filter_map(named).collect()))
     }
 
     /// The names of all variables, sorted.

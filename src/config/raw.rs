@@ -41,6 +41,10 @@ impl Config {
     /// # Errors
     /// Never for a configuration that was read from TOML: a value that TOML cannot express.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(&self.tables()?)
+    }
+
+    pub(super) fn tables(&self) -> Result<toml::Table, toml::ser::Error> {
         let upstreams = self.upstreams.iter().map(|(name, upstream)| Ok((name.clone(), upstream.table()?.into())));
         let mut whole = toml::Table::new();
         whole.insert("upstream".to_owned(), toml::Value::Table(upstreams.collect::<Result<_, toml::ser::Error>>()?));
@@ -52,7 +56,7 @@ impl Config {
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
         whole.insert("audit".to_owned(), toml::Value::try_from(&self.audit)?);
         whole.insert("working_set".to_owned(), toml::Value::try_from(&self.working_set)?);
-        toml::to_string_pretty(&whole)
+        Ok(whole)
     }
 }
 

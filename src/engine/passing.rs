@@ -13,19 +13,20 @@ impl Engine {
         if let Some(key) = call.key().filter(|_| uses_key(&call)) {
             self.check_refused(key)?;
         }
-        let asked = self.parts.ledger.ask();
         let left = deadline.min(self.remote_deadline());
-        let held = self.ask(permit, &call, left).await.inspect_err(|fault| match (call.key(), &call) {
+        let (asked, held) = self.ask(permit, &call, left).await.inspect_err(|fault| match (call.key(), &call) {
             (Some(key), _) => self.parts.ledger.weigh_named(fault, key),
             (None, Call::Read(_)) => self.parts.ledger.weigh_listing(fault),
             (None, Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_)) => {
                 self.parts.ledger.weigh(fault, None);
             }
         })?;
-        if let (Some(name), Some(key)) = (call.key(), held.key()) {
+        // Of another KMS than the one that answered, perhaps.
+        let overtaken = self.parts.ledger.is_overtaken(asked);
+        if let (Some(name), Some(key), false) = (call.key(), held.key(), overtaken) {
             self.parts.ledger.learn(name, key);
         }
-        if let (Some(name), Some(Encrypted { key, version, .. })) = (call.key(), held.encrypted()) {
+        if let (Some(name), Some(Encrypted { key, version, .. }), false) = (call.key(), held.encrypted(), overtaken) {
             self.encrypted(name, Primary { key: key.clone(), version: version.clone() }, asked);
         }
         self.heed(&call, &held, asked);

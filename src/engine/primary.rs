@@ -90,7 +90,9 @@ impl Engine {
     /// The turns that have come at `now`, to ask about the keys that are followed.
     #[must_use]
     pub fn turns_due(self: &Arc<Self>, now: Moment) -> Vec<Turn> {
-        let all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever followed it is gone.
+        all.retain(|followed| Arc::strong_count(followed) > 1);
         let due = all.iter().filter(|followed| followed.take_turn(now));
         due.map(|followed| Turn(Following { engine: Arc::clone(self), followed: Arc::clone(followed) })).collect()
     }
@@ -115,9 +117,11 @@ impl Engine {
             dry_run: false,
             extra: Extra::default(),
         });
-        let asked = self.ledger().ask();
-        let held = self.ask(&self.parts.policy.follow(name), &call, self.remote_deadline()).await?;
+        let (asked, held) = self.ask(&self.parts.policy.follow(name), &call, self.remote_deadline()).await?;
         let encrypted = held.encrypted().ok_or(Fault::kms(Kind::Garbled))?;
+        if self.ledger().is_overtaken(asked) {
+            return Err(Fault::kms(Kind::Lapsed));
+        }
         self.ledger().learn(name, &encrypted.key);
         if let Some(scope) = self.ledger().known(name) {
             scope.relent(asked);
@@ -261,6 +265,16 @@ impl Followed {
         state.known = Some(Known { primary, sent: asked.sent, sampled: false, watching });
         state.due = Moment::BOOT;
         true
+    }
+
+    /// Another KMS is asked from now on: at once, and by ciphertexts of its own.
+    pub(super) fn begin_anew(&self) {
+        let mut state = self.state();
+        state.failed = None;
+        state.due = Moment::BOOT;
+        if let Some(known) = &mut state.known {
+            known.sampled = false;
+        }
     }
 
     fn lacks_sample(&self) -> bool {

@@ -37,10 +37,9 @@ pub(super) enum ContextScope {
 pub struct Scope {
     upstream: Arc<str>,
     name: ScopeName,
-    terms: Terms,
     entries: AtomicUsize,
     watchers: AtomicUsize,
-    /// The ledger's count of sealing keys that were wiped because of what the KMS said.
+    /// The ledger's count of sealing keys that were wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     inner: RwLock<Inner>,
 }
@@ -48,6 +47,7 @@ pub struct Scope {
 #[derive(Debug)]
 struct Inner {
     lease: Lease,
+    terms: Terms,
     seal: Option<EpochKey>,
     /// One ciphertext that the KMS has unwrapped: asked again to see whether it still would.
     sample: Option<Decrypt>,
@@ -72,11 +72,10 @@ impl Scope {
         lease: Lease,
         wiped: watch::Sender<u64>,
     ) -> Arc<Self> {
-        let inner = Inner { lease, seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
+        let inner = Inner { lease, terms, seal: None, sample: None, probe_due: Moment::BOOT, probing: false };
         Arc::new(Self {
             upstream: Arc::clone(upstream),
             name: name.clone(),
-            terms,
             entries: AtomicUsize::new(0),
             watchers: AtomicUsize::new(0),
             wiped,
@@ -108,11 +107,7 @@ impl Scope {
     /// [`Stale`] where the scope was closed since; nothing is renewed or sealed then.
     pub fn keep(&self, asked: Asked, call: &Decrypt, tag: &[u8], plaintext: &[u8]) -> Result<Kept, Stale> {
         let mut inner = self.write();
-        let before = inner.lease.standing(asked.sent, &self.terms);
-        inner.lease.consent(asked, &self.terms)?;
-        self.note(&before);
-        inner.probe_due = asked.sent + jittered(self.terms.probe);
-        inner.sample = Some(call.clone());
+        self.consent(&mut inner, asked, call.clone())?;
         if inner.seal.is_none() {
             inner.seal = EpochKey::generate().ok();
         }
@@ -125,11 +120,15 @@ impl Scope {
     /// # Errors
     /// [`Stale`] where the scope was closed since.
     pub fn renew(&self, asked: Asked, sample: Decrypt) -> Result<(), Stale> {
-        let mut inner = self.write();
-        let before = inner.lease.standing(asked.sent, &self.terms);
-        inner.lease.consent(asked, &self.terms)?;
+        self.consent(&mut self.write(), asked, sample)
+    }
+
+    fn consent(&self, inner: &mut Inner, asked: Asked, sample: Decrypt) -> Result<(), Stale> {
+        let terms = inner.terms;
+        let before = inner.lease.standing(asked.sent, &terms);
+        inner.lease.consent(asked, &terms)?;
         self.note(&before);
-        inner.probe_due = asked.sent + jittered(self.terms.probe);
+        inner.probe_due = asked.sent + jittered(terms.probe);
         inner.sample = Some(sample);
         Ok(())
     }
@@ -144,7 +143,7 @@ impl Scope {
     pub fn open(&self, epoch: Epoch, tag: &[u8], sealed: &Sealed, now: Moment) -> Option<Secret> {
         // A poisoned lock means that a change was cut off half way: nothing is served from it.
         let inner = self.inner.read().ok()?;
-        if !inner.lease.serves(epoch, now, &self.terms) {
+        if !inner.lease.serves(epoch, now, &inner.terms) {
             return None;
         }
         inner.seal.as_ref()?.open(tag, sealed)
@@ -153,18 +152,24 @@ impl Scope {
     /// Whether what was learned in `epoch` may still go out at `now`.
     #[must_use]
     pub fn serves(&self, epoch: Epoch, now: Moment) -> bool {
-        self.inner.read().is_ok_and(|inner| inner.lease.serves(epoch, now, &self.terms))
+        self.inner.read().is_ok_and(|inner| inner.lease.serves(epoch, now, &inner.terms))
     }
 
     /// What the lease is worth at `now`.
     #[must_use]
     pub fn standing(&self, now: Moment) -> Standing {
-        self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &self.terms))
+        self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &inner.terms))
     }
 
-    /// How much of the lease is left at `now`; none where it is to end without being probed.
+    /// As [`Lease::left`].
     #[must_use]
-    pub fn left(&self, now: Moment) -> Option<Duration> {
+    pub fn left(&self, now: Moment) -> Duration {
+        self.inner.read().map_or(Duration::ZERO, |inner| inner.lease.left(now, &inner.terms))
+    }
+
+    /// How much is left at `now` of what the KMS consented to; none where it is to end without being probed.
+    #[must_use]
+    pub fn consented(&self, now: Moment) -> Option<Duration> {
         let left = self.inner.read().map_or(Duration::ZERO, |inner| inner.lease.until().since(now));
         (self.renewable() && self.is_watched()).then_some(left)
     }
@@ -235,7 +240,7 @@ impl Scope {
     pub(super) fn silence(&self, now: Moment) {
         let mut inner = self.write();
         inner.lease.silence();
-        inner.probe_due = inner.probe_due.min(now + self.terms.probe / 5);
+        inner.probe_due = inner.probe_due.min(now + inner.terms.probe / 5);
         drop(inner);
         debug!(key = %self.name.key, "the KMS is silent; the lease is not renewed");
     }
@@ -243,6 +248,32 @@ impl Scope {
     pub(super) fn forget(&self, next: Epoch) {
         let mut inner = self.write();
         inner.lease.forget(next);
+        self.wipe(&mut inner);
+    }
+
+    /// As [`Lease::begin_anew`], with what was sealed wiped. The sample goes with it: it was wrapped by another's key.
+    pub(super) fn begin_anew(&self, next: Epoch) {
+        let mut inner = self.write();
+        inner.lease.begin_anew(next);
+        inner.sample = None;
+        self.wipe(&mut inner);
+    }
+
+    /// Puts other terms in force, for the lease that is open as well, and has it probed by their interval: at once where it
+    /// became shorter.
+    pub(super) fn amend(&self, terms: &Terms, now: Moment) {
+        let mut inner = self.write();
+        let before = std::mem::replace(&mut inner.terms, *terms);
+        inner.lease.curtail(&before, terms);
+        let shorter = terms.duration < before.duration;
+        let due = if shorter { Moment::BOOT } else { now + jittered(terms.probe) };
+        inner.probe_due = inner.probe_due.min(due);
+    }
+
+    /// Wipes the sealing key of what was kept before `next`, and leaves the lease as it is.
+    pub(super) fn purge(&self, next: Epoch) {
+        let mut inner = self.write();
+        inner.lease.purge(next);
         self.wipe(&mut inner);
     }
 
@@ -287,7 +318,7 @@ impl Scope {
             return None;
         }
         let sample = inner.sample.clone()?;
-        inner.probe_due = now + jittered(self.terms.probe);
+        inner.probe_due = now + jittered(inner.terms.probe);
         inner.probing = true;
         Some(Probe { scope: Arc::clone(self), sample })
     }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -124,10 +125,22 @@ pub(super) enum Privacy {
 /// A socket whose queue is open.
 #[derive(Debug)]
 pub(super) struct Bound {
+    /// The socket file that goes when the listener does, and before its socket; an inherited one is not ours to remove.
+    file: Option<Arc<SocketFile>>,
     socket: Std,
     address: LocalAddress,
-    /// The socket file that goes when the listener does; an inherited one is not ours to remove.
-    file: Option<PathBuf>,
+}
+
+/// A socket file of ours: it goes with the last who listens there.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Still listening, so whoever wants the path finds it taken: the file is ours. If it cannot be removed, the
+        // next to bind there replaces it.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 #[derive(Debug)]
@@ -156,7 +169,7 @@ impl Bound {
             }
             Address::File(path) => Std::Unix(bind_file(address, path, mode, owner)?),
         };
-        let file = if let Address::File(path) = address { Some(path.clone()) } else { None };
+        let file = if let Address::File(path) = address { Some(Arc::new(SocketFile(path.clone()))) } else { None };
         Ok(Self { address: socket.address().map_err(failed)?, socket, file })
     }
 
@@ -181,6 +194,16 @@ impl Bound {
         &self.address
     }
 
+    /// The same socket once more: who has it can listen there when this one does not any more.
+    pub(super) fn duplicate(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Std::Foreign(_) => return Err(io::ErrorKind::Unsupported.into()),
+            Std::Tcp(socket) => Std::Tcp(socket.try_clone()?),
+            Std::Unix(socket) => Std::Unix(socket.try_clone()?),
+        };
+        Ok(Self { file: self.file.clone(), socket, address: self.address.clone() })
+    }
+
     /// Hands the socket to the runtime.
     pub(super) fn listen(self) -> io::Result<Acceptor> {
         let listener = match self.socket {
@@ -194,7 +217,7 @@ impl Bound {
                 Tokio::Unix(tokio::net::UnixListener::from_std(socket)?)
             }
         };
-        Ok(Acceptor { listener, file: self.file })
+        Ok(Acceptor { _file: self.file, listener })
     }
 }
 
@@ -217,8 +240,9 @@ impl Std {
 /// What connections come out of.
 #[derive(Debug)]
 pub(super) struct Acceptor {
+    /// Before the socket, so that it goes while that still listens.
+    _file: Option<Arc<SocketFile>>,
     listener: Tokio,
-    file: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -234,16 +258,6 @@ impl Acceptor {
             Tokio::Foreign(network) => network.accept().await.map(|(stream, peer)| Socket::Foreign(stream, peer)),
             Tokio::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Socket::Tcp(stream, peer)),
             Tokio::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
-        }
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        // Still listening, so whoever wants the path finds it taken: the file is ours. If it cannot be removed, the
-        // next to bind there replaces it.
-        if let Some(file) = &self.file {
-            let _ = fs::remove_file(file);
         }
     }
 }
@@ -304,7 +318,7 @@ fn unix_socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-fn failed(address: &Address, source: io::Error) -> BindError {
+pub(super) fn failed(address: &Address, source: io::Error) -> BindError {
     let remedy = match Errno::from_io_error(&source) {
         Some(Errno::ADDRINUSE) => return BindError::Taken(address.clone()),
         Some(Errno::ACCESS | Errno::PERM) => "give this user the right to bind there, or choose another address",

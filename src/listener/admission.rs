@@ -39,10 +39,11 @@ pub(super) async fn admit(
             },
         };
         patience = Patience::default();
+        // Whoever has been let in is served, if there is a place, although it is the last: it may have asked already.
         let place = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return Ok(()),
             place = crowd.enter() => place,
+            () = shutdown.cancelled() => return Ok(()),
         };
         begin(socket, place);
     }
@@ -56,6 +57,14 @@ pub(super) async fn dismiss(crowd: &Crowd, mut word: watch::Receiver<u64>) -> In
     }
     // Whoever could say it is gone.
     pending().await
+}
+
+/// As [`dismiss`], where there is such a word.
+pub(super) async fn dismiss_if(crowd: &Crowd, word: Option<watch::Receiver<u64>>) -> Infallible {
+    match word {
+        Some(word) => dismiss(crowd, word).await,
+        None => pending().await,
+    }
 }
 
 /// Sends everyone home: at once who is idle, after its answer who waits for one, and at the end whoever is left.

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +30,7 @@ use crate::tls;
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) listener: ListenerName,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Arc<tls::Presented>>,
     pub(super) limits: Limits,
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn serve<P: Protocol>(socket: Socket, place: Place, terms: Arc<
     let opened = tokio::select! {
         biased;
         opened = timeout(limits.handshake, open(socket, &terms)) => opened.ok().flatten(),
-        () = member.told() => None,
+        () = sent_away(member) => None,
     };
     let Some((transport, peer)) = opened else {
         return;
@@ -77,6 +77,21 @@ pub(super) async fn serve<P: Protocol>(socket: Socket, place: Place, terms: Arc<
     let opened = Opened { stream, peer: Arc::new(peer), member: Arc::clone(member), limits };
     if let Err(error) = protocol.converse(opened).await {
         tracing::debug!(listener = terms.listener.as_str(), %error, "connection ended");
+    }
+}
+
+/// Resolves when there is no time left for who has not asked yet: at once for who is to make room, after a moment for who
+/// is to leave, since its question may be on its way.
+async fn sent_away(member: &Member) {
+    loop {
+        match member.order() {
+            Order::Stay => member.told().await,
+            Order::Leave => {
+                let _ = timeout(LINGER_HEARING, member.told()).await;
+                return;
+            }
+            Order::Yield | Order::Cut => return,
+        }
     }
 }
 
@@ -109,22 +124,23 @@ async fn open(socket: Socket, terms: &Terms) -> Option<(Transport, Peer)> {
             PeerOrigin::Unix(credentials.map(|peer| UnixPeer { uid: peer.uid(), gid: peer.gid() }))
         }
     };
-    let (transport, certificate_names) = match (socket, &terms.tls) {
+    let tls = terms.tls.as_ref().map(|presented| presented.server());
+    let (transport, certificate_names) = match (socket, tls) {
         (Socket::Foreign(stream, _), None) => (Transport::Foreign(stream), [].into()),
         (Socket::Tcp(stream, _), None) => (Transport::Tcp(stream), [].into()),
         (Socket::Unix(stream), None) => (Transport::Unix(stream), [].into()),
         (Socket::Foreign(stream, _), Some(tls)) => {
-            let stream = accepted(terms, TlsAcceptor::from(Arc::clone(tls)).accept(stream).await)?;
+            let stream = accepted(terms, TlsAcceptor::from(tls).accept(stream).await)?;
             let names = certificate_names(stream.get_ref().1);
             (Transport::ForeignTls(Box::new(stream)), names)
         }
         (Socket::Tcp(stream, _), Some(tls)) => {
-            let stream = accepted(terms, TlsAcceptor::from(Arc::clone(tls)).accept(stream).await)?;
+            let stream = accepted(terms, TlsAcceptor::from(tls).accept(stream).await)?;
             let names = certificate_names(stream.get_ref().1);
             (Transport::TcpTls(Box::new(stream)), names)
         }
         (Socket::Unix(stream), Some(tls)) => {
-            let stream = accepted(terms, TlsAcceptor::from(Arc::clone(tls)).accept(stream).await)?;
+            let stream = accepted(terms, TlsAcceptor::from(tls).accept(stream).await)?;
             let names = certificate_names(stream.get_ref().1);
             (Transport::UnixTls(Box::new(stream)), names)
         }
@@ -141,3 +157,9 @@ fn accepted<T>(terms: &Terms, handshake: std::io::Result<T>) -> Option<T> {
 fn certificate_names(session: &ServerConnection) -> Arc<[Box<str>]> {
     session.peer_certificates().and_then(<[_]>::first).map_or_else(|| [].into(), tls::names)
 }
+
+/// How long a connection that is told to leave waits for a question that may be on its way already: answered, it says that
+/// it will close, and nobody meets a closed connection who did not have the time to look.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(250);
+/// The same for one that has not shaken hands yet, or is in the midst of a question.
+const LINGER_HEARING: std::time::Duration = std::time::Duration::from_secs(1);

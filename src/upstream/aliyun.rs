@@ -12,15 +12,22 @@ use serde::{Deserialize, Serialize};
 use crate::auth::CallerName;
 use crate::clock::{Clock, Deadline};
 use crate::fault::{Fault, Kind, Retry};
-use crate::governor::{Class, Governor, Limits, PROBE_PLACES, Pass, Priority, Quota, Tally, doubled, jittered};
+use crate::governor::{Governor, Limits, PROBE_PLACES, Pass, Priority, Quota, doubled, jittered};
 use crate::kms::{Action, Answer, Call, KeyName, Reply};
 use crate::metrics::{self, Attempts};
 use crate::policy::{Held, Permit};
+use crate::stamp::Stamp;
 use crate::upstream::credentials::{self, Credentials, Environment, Fetch, Keeper, Lack, Ways};
 use crate::upstream::transport::{self, Reach, Transport, Trust, shared};
 use crate::upstream::{Asking, Upstream};
 use crate::wire::aliyun::signature::{AccessKey, V3, v3_headers};
 use crate::wire::aliyun::{answer, request};
+
+mod believed;
+mod queue;
+
+use believed::Believed;
+use queue::Queue;
 
 /// The fields of an `[upstream.NAME]` with `kind = "aliyun"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -86,10 +93,11 @@ pub struct Aliyun {
     timeout: Duration,
     retries: u32,
     transport: Transport,
+    believed: Option<Believed>,
     /// For what is counted as cryptography.
-    crypto: Queue,
+    crypto: Arc<Queue>,
     /// For what is counted as reading.
-    reads: Queue,
+    reads: Arc<Queue>,
     keeper: Keeper,
     clock: Arc<dyn Clock>,
     attempts: Attempts,
@@ -102,6 +110,7 @@ impl Aliyun {
     /// What in the configuration, the environment or a file it names is wrong.
     pub fn new(name: &str, config: &Config, env: Environment<'_>, clock: &Arc<dyn Clock>) -> Result<Self, Error> {
         let platform = Trust::platform();
+        let stamp = config.ca_file.as_deref().and_then(Stamp::of);
         let trust = match &config.ca_file {
             Some(path) => platform.clone().with_file(path)?,
             None => platform.clone(),
@@ -110,7 +119,8 @@ impl Aliyun {
         let transport = Transport::new(trust, reach, config.timeout / 2, Arc::clone(clock));
         let ways = Ways::new(&platform, config.insecure, clock);
         let source = credentials::source(&config.credentials, env, &ways)?;
-        Self::over(transport, name, config, source, clock)
+        let believed = config.ca_file.as_deref().map(|path| Believed::new(path, stamp));
+        Ok(Self { believed, ..Self::over(transport, name, config, source, clock)? })
     }
 
     /// As [`Aliyun::new`], over a given transport and with credentials from `source`.
@@ -139,8 +149,9 @@ impl Aliyun {
             timeout: config.timeout,
             retries: config.retries,
             transport,
-            crypto: Queue::new(name, "crypto", crypto, clock),
-            reads: Queue::new(name, "read", reads, clock),
+            crypto: Arc::new(Queue::new(name, "crypto", crypto, clock)),
+            reads: Arc::new(Queue::new(name, "read", reads, clock)),
+            believed: None,
             keeper,
             clock: Arc::clone(clock),
             attempts: Attempts::of(name),
@@ -287,27 +298,6 @@ impl Upstream for Aliyun {
 impl Debug for Aliyun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Aliyun({})", self.host)
-    }
-}
-
-/// What the KMS counts together.
-struct Queue {
-    governor: Governor<CallerName>,
-    metrics: metrics::Queue<{ Class::ALL.len() }>,
-}
-
-impl Queue {
-    fn new(upstream: &str, quota: &'static str, limits: Limits, clock: &Arc<dyn Clock>) -> Self {
-        let metrics = metrics::Queue::of(upstream, quota, Class::ALL.map(Class::label));
-        let queue = Self { governor: Governor::new(limits, Arc::clone(clock)), metrics };
-        queue.publish();
-        queue
-    }
-
-    /// Everything that changes there changes on the way of some call, and is told at its end.
-    fn publish(&self) {
-        let Tally { limit, waiting, taken, turned } = self.governor.tally();
-        self.metrics.record(limit, waiting, taken, turned);
     }
 }
 

@@ -26,8 +26,10 @@ use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
 use crate::tls;
 
+mod opening;
 mod resolver;
 
+pub use self::opening::Opening;
 pub use self::resolver::LOOKUPS_MAX;
 use self::resolver::Resolver;
 
@@ -130,10 +132,15 @@ pub struct Received {
     pub body: Secret,
 }
 
+/// Makes a pool with so many idle connections at most.
+type Pools = Box<dyn Fn(usize) -> Arc<dyn Pool> + Send + Sync>;
+
 /// A pool of connections. Sends what it is given once (again only where a pooled connection turned out closed before
 /// anything was sent), follows no redirect, asks no proxy, offers no encodings.
 pub struct Transport {
-    pools: Box<dyn Fn(usize) -> Arc<dyn Pool> + Send + Sync>,
+    /// Makes pools of whom is trusted.
+    remade: Box<dyn Fn(Trust) -> Pools + Send + Sync>,
+    pools: Mutex<Pools>,
     reach: Reach,
     clock: Arc<dyn Clock>,
     /// Connections that wait for the next question.
@@ -143,7 +150,7 @@ pub struct Transport {
 
 impl Transport {
     /// Makes a pool without opening anything. `connect_timeout` bounds TCP alone, so that a dead address is
-    /// [`Kind::Unreachable`] while there is time left for another try.
+    /// [`Kind::Unreachable`] while there is time left for another try; nothing takes longer than [`OPENING_MAX`] to open.
     #[must_use]
     pub fn new(trust: Trust, reach: Reach, connect_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Resolver::of_the_system());
@@ -157,17 +164,28 @@ impl Transport {
     #[must_use]
     pub fn over<N>(network: N, trust: Trust, reach: Reach, clock: Arc<dyn Clock>) -> Self
     where
-        HttpsConnector<N>: Connect + Clone + Send + Sync + 'static,
+        N: Clone + Send + Sync + 'static,
+        Opening<HttpsConnector<N>>: Connect + Clone + Send + Sync + 'static,
     {
-        let connector = HttpsConnectorBuilder::new().with_tls_config(trust.client());
-        let connector = match reach {
-            Reach::Verified => connector.https_only(),
-            Reach::VerifiedOrLoopback | Reach::VerifiedOrMachine => connector.https_or_http(),
-        };
-        let connector = connector.enable_http1().wrap_connector(network);
-        let pools = Box::new(move |idle_max| pool(&connector, idle_max));
+        let remade = Box::new(move |trust: Trust| -> Pools {
+            let connector = HttpsConnectorBuilder::new().with_tls_config(trust.client());
+            let connector = match reach {
+                Reach::Verified => connector.https_only(),
+                Reach::VerifiedOrLoopback | Reach::VerifiedOrMachine => connector.https_or_http(),
+            };
+            let connector = Opening::within(OPENING_MAX, connector.enable_http1().wrap_connector(network.clone()));
+            Box::new(move |idle_max| pool(&connector, idle_max))
+        });
+        let pools = remade(trust);
         let (idle_max, pool) = (IDLE_CONNECTIONS_MAX, Mutex::new((clock.now(), pools(IDLE_CONNECTIONS_MAX))));
-        Self { pools, reach, clock, idle_max, pool }
+        Self { remade, pools: Mutex::new(pools), reach, clock, idle_max, pool }
+    }
+
+    /// Believes others from now on: connections that wait are closed, and what is under way on the others ends in peace.
+    pub fn believe(&self, trust: Trust) {
+        let pools = (self.remade)(trust);
+        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
+        self.recycle();
     }
 
     /// With a connection for each question, for what is asked now and then: credentials do not lie in the buffers of one
@@ -246,9 +264,13 @@ impl Transport {
 
     /// Replaces the pool: idle connections end at once, and what they hold is wiped; what is under way ends in peace.
     pub fn recycle(&self) {
-        let fresh = (self.clock.now(), (self.pools)(self.idle_max));
+        let fresh = (self.clock.now(), self.fresh());
         let old = std::mem::replace(&mut *self.pool.lock().unwrap_or_else(PoisonError::into_inner), fresh);
         drop(old);
+    }
+
+    fn fresh(&self) -> Arc<dyn Pool> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)(self.idle_max)
     }
 
     /// The pool, replaced now and then: a connection's buffers keep the last key that went through them, so none may
@@ -257,7 +279,7 @@ impl Transport {
         let now = self.clock.now();
         let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(current.0) >= CONNECTION_AGE_MAX {
-            *current = (now, (self.pools)(self.idle_max));
+            *current = (now, self.fresh());
         }
         Arc::clone(&current.1)
     }
@@ -369,6 +391,8 @@ const AGENT: &str = concat!("kmsproxy/", env!("CARGO_PKG_VERSION"));
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Headers of a response.
 pub const HEADERS_MAX: usize = 64;
+/// From looking up the name to the end of the TLS handshake.
+pub const OPENING_MAX: Duration = Duration::from_secs(10);
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// What was answered last lies in a connection's buffers until it is closed: within twice this time. Whoever asks less

@@ -48,6 +48,13 @@ impl Published {
         }
         *self = Self { at: Some(now), keys };
     }
+
+    /// Tells of no key any more.
+    pub(super) fn withdraw(&self, upstream: &str) {
+        for (name, key) in &self.keys {
+            key.hide(upstream, name);
+        }
+    }
 }
 
 fn keys(ledger: &Ledger, now: Moment) -> BTreeMap<KeyId, Key> {
@@ -73,7 +80,7 @@ impl Key {
             | Standing::Unknown => None,
         };
         let in_force = report.standing == Standing::Serving;
-        let left = report.left.filter(|_| in_force).map(|left| left.as_secs_f64() / duration.as_secs_f64());
+        let left = report.consented.filter(|_| in_force).map(|left| left.as_secs_f64() / duration.as_secs_f64());
         Self { state: rank(word(&report.standing)), refusal, left }
     }
 

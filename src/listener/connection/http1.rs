@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Confidential, Limits, Member, Opened, Order, Protocol, overdue};
+use super::{Confidential, LINGER, LINGER_HEARING, Limits, Member, Opened, Order, Protocol, overdue};
 use crate::claim::Peer;
 
 /// HTTP/1.1, answered by a service.
@@ -35,12 +35,12 @@ where
     async fn converse(self, opened: Opened) -> Result<(), hyper::Error> {
         let Opened { mut stream, peer, member, limits } = opened;
         let (member, old, tls) = (&member, Instant::now() + limits.age, stream.is_tls());
-        let answered = &AtomicBool::new(false);
+        let (answered, leaving) = (&AtomicBool::new(false), &OnceLock::new());
         let answer = |request| {
             let (busy, answering) = (member.begin(), (self.0)(Arc::clone(&peer), request));
             async move {
                 let mut response = answering.await;
-                if Instant::now() >= old {
+                if Instant::now() >= old || member.order() >= Order::Leave {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 answered.store(true, Ordering::Relaxed);
@@ -56,7 +56,7 @@ where
             let mut told = pin!(member.told());
             let due = || {
                 let after = if tls && member.confided() { After::Close } else { After::BeginAnew };
-                due(member, &limits, answered.load(Ordering::Relaxed).then_some(after))
+                due(member, &limits, answered.load(Ordering::Relaxed).then_some(after), leaving.get().copied())
             };
             let mut timer = pin!(sleep_until(due().0));
             let outcome = poll_fn(|cx| {
@@ -68,6 +68,9 @@ where
                         Obedience::Close => return Poll::Ready(Ok(After::Close)),
                         Obedience::Finish => Pin::new(&mut http).graceful_shutdown(),
                         Obedience::Carry => {}
+                        Obedience::Linger => {
+                            leaving.get_or_init(Instant::now);
+                        }
                     }
                     let (due, after) = due();
                     if overdue(timer.as_mut(), due, cx) {
@@ -105,6 +108,8 @@ enum Obedience {
     Carry,
     Close,
     Finish,
+    /// Close after the next answer, or soon.
+    Linger,
 }
 
 fn obey(member: &Member) -> Obedience {
@@ -115,13 +120,18 @@ fn obey(member: &Member) -> Obedience {
             Obedience::Carry
         }
         Order::Yield if member.hearing() => Obedience::Close,
+        Order::Leave if !member.busy() => Obedience::Linger,
         Order::Yield | Order::Leave => Obedience::Finish,
         Order::Cut => Obedience::Close,
     }
 }
 
 /// When the time comes, if nothing changes, and for what.
-fn due(member: &Member, limits: &Limits, rested: Option<After>) -> (Instant, After) {
+fn due(member: &Member, limits: &Limits, rested: Option<After>, leaving: Option<Instant>) -> (Instant, After) {
+    if let Some(leaving) = leaving.filter(|_| !member.busy()) {
+        return (leaving + if member.hearing() { LINGER_HEARING } else { LINGER }, After::Close);
+    }
+
     let rested = rested.filter(|_| member.silent() && limits.rest < limits.idle);
     let (span, after) = match (member.busy(), member.hearing(), rested) {
         (true, ..) => (limits.request, After::Close),

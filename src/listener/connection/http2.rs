@@ -23,7 +23,7 @@ use self::bell::Bell;
 pub use self::call::Answer;
 use self::call::call;
 use self::screen::Screen;
-use super::{Limits, Member, Opened, Order, Protocol, Stream, overdue};
+use super::{Limits, Member, Opened, Order, Protocol, Stream, overdue, sent_away};
 use crate::claim::Peer;
 use crate::wire::http2::FRAME_BYTES_MAX;
 
@@ -44,7 +44,7 @@ where
         let shaken = tokio::select! {
             biased;
             shaken = timeout(limits.head, http().handshake(Screen::new(stream, Arc::clone(&member)))) => shaken,
-            () = member.told() => return Ok(()),
+            () = sent_away(&member) => return Ok(()),
         };
         let Ok(shaken) = shaken else { return Ok(()) };
         let (mut http, mut calls) = (shaken?, FuturesUnordered::new());

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::guard::Full;
 use crate::seal::AtRest;
 use crate::secret::Secret;
+use crate::stamp::Stamp;
 use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetching, Lack};
 
 /// An access key whose id is known. A secret in a file is read again at each fetch.
@@ -115,27 +116,6 @@ impl Fetch for AccessKey {
             Held::Here(_) => false,
             Held::InFile(path) => Stamp::of(path) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner),
         }
-    }
-}
-
-/// What tells one content of a path from another: a Kubernetes volume swaps a link, an editor a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let found = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
     }
 }
 

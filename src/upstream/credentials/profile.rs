@@ -8,8 +8,9 @@ use ini::Ini;
 use serde::Deserialize;
 
 use crate::secret::Secret;
+use crate::stamp::Stamp;
 use crate::upstream::credentials::ecs::Ecs;
-use crate::upstream::credentials::file::{self, AccessKey, Stamp};
+use crate::upstream::credentials::file::{self, AccessKey};
 use crate::upstream::credentials::oidc::Oidc;
 use crate::upstream::credentials::role::Role;
 use crate::upstream::credentials::{Config, Credentials, Environment, Fetch, Fetching, Lack, Ways};

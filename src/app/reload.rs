@@ -1,0 +1,121 @@
+//! Taking the configuration anew while everything runs: whole, or not at all.
+
+use ::metrics::{counter, gauge};
+use tracing::{error, info, warn};
+
+use super::estate::Estate;
+use super::word::notify;
+use super::{Environment, Error};
+use crate::admin::{Outcome, Verdict};
+use crate::clock::{self, Clock as _, System};
+use crate::config::{self, Config, Difference, Mistakes, Sources};
+use crate::metrics;
+use crate::systemd::Notifier;
+
+/// A house that is lived in, and how it comes to another configuration.
+pub(super) struct Living<'a> {
+    pub(super) estate: Estate,
+    pub(super) reloader: Reloader,
+    pub(super) environment: Environment<'a>,
+    pub(super) notifier: Notifier,
+}
+
+/// Where the configuration comes from, and the one in force.
+pub(super) struct Reloader {
+    pub(super) sources: Sources,
+    pub(super) config: Config,
+}
+
+/// Why nothing was changed.
+enum Hindrance {
+    /// The configuration is wrong.
+    Mistakes(Mistakes),
+    /// It differs in what only a restart changes.
+    Restart(Vec<String>),
+    /// It cannot be carried out now.
+    Impossible(Error),
+}
+
+impl Living<'_> {
+    /// Reads the configuration again and puts it in force, or leaves everything as it is; tells systemd, the log and the
+    /// metrics, and whoever asked.
+    pub(super) fn reload(&mut self) -> Verdict {
+        notify(&self.notifier, "reloading", |notifier| notifier.reloading(clock::monotonic_usec()));
+        let verdict = match self.reloader.reload(&mut self.estate, self.environment) {
+            Ok(changes) => {
+                info!(changes = changes.join("; "), "reloaded");
+                Verdict { outcome: Outcome::Reloaded, changes, reasons: Vec::new() }
+            }
+            Err(hindrance) => hindrance.verdict(),
+        };
+        counter!(metrics::RELOADS, "outcome" => verdict.outcome.label()).increment(1);
+        if verdict.outcome == Outcome::Reloaded {
+            told_when();
+        }
+        notify(&self.notifier, "status", |notifier| notifier.status(verdict.outcome.status()));
+        notify(&self.notifier, "ready", Notifier::ready);
+        verdict
+    }
+
+    /// Looks after files that change without a word: certificates and authorities.
+    pub(super) fn renew(&self) {
+        self.estate.renew();
+    }
+}
+
+impl Reloader {
+    fn reload(&mut self, estate: &mut Estate, environment: Environment<'_>) -> Result<Vec<String>, Hindrance> {
+        let (config, plan) = config::load(&self.sources).map_err(Hindrance::Mistakes)?;
+        let impossible = |error: String| Hindrance::Impossible(Error::Config(error));
+        let difference = Difference::between(&self.config, &config).map_err(|error| impossible(error.to_string()))?;
+        let restart = difference.restart();
+        if !restart.is_empty() {
+            return Err(Hindrance::Restart(restart));
+        }
+        let strangers = plan.callers.iter().filter(|caller| !estate.door.knows(&caller.entry));
+        let strangers: Vec<_> = strangers.map(|caller| format!("caller.{}", caller.entry.name)).collect();
+        let prepared = estate.prepare(&difference, plan, environment).map_err(Hindrance::Impossible)?;
+        prepared.commit(estate);
+        self.config = config;
+        let mut changes = difference.lines();
+        // What is written has not changed, and what it refers to has.
+        let silent = |name: &String| !changes.iter().any(|line| line.starts_with(&format!("{name}:")));
+        let silent: Vec<_> = strangers.into_iter().filter(silent).map(|name| format!("{name}: its secret")).collect();
+        changes.extend(silent);
+        changes.extend(estate.renew());
+        Ok(changes)
+    }
+}
+
+impl Hindrance {
+    fn verdict(self) -> Verdict {
+        let (outcome, reasons) = match self {
+            Self::Mistakes(mistakes) => (Outcome::Mistaken, mistakes.list().iter().map(ToString::to_string).collect()),
+            Self::Restart(settings) => {
+                let remedy = "a running process cannot change this\n  remedy: restart kmsproxy, or set it back";
+                (Outcome::Restart, settings.iter().map(|setting| format!("{setting}: {remedy}")).collect())
+            }
+            Self::Impossible(error) => (Outcome::Impossible, vec![error.to_string()]),
+        };
+        for reason in &reasons {
+            error!(reason, "not reloaded");
+        }
+        warn!(reasons = reasons.len(), outcome = outcome.label(), "nothing has changed");
+        Verdict { outcome, changes: Vec::new(), reasons }
+    }
+}
+
+/// Every series there will be, from the start on.
+pub(super) fn count() {
+    for outcome in Outcome::ALL {
+        counter!(metrics::RELOADS, "outcome" => outcome.label()).increment(0);
+    }
+    told_when();
+}
+
+/// Notes that the configuration in force was read now.
+fn told_when() {
+    // Exact for some million years.
+    #[allow(clippy::cast_precision_loss)]
+    gauge!(metrics::RELOADED_AT).set(System.wall().as_second() as f64);
+}
