@@ -1,7 +1,7 @@
 //! The authorities that a KMS is believed by, taken anew when their file changes.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::queue::Queue;
 use super::{Aliyun, Error};
