@@ -163,7 +163,6 @@ fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, Error> {
     match status {
         StatusCode::OK | StatusCode::CONFLICT => Ok(body),
         StatusCode::FORBIDDEN => Err(Error::Forbidden(socket.to_owned())),
-        StatusCode::SERVICE_UNAVAILABLE => Err(silent("it is ending".to_owned())),
         _ => Err(Error::Strange(socket.to_owned())),
     }
 }
