@@ -29,10 +29,18 @@ use crate::engine::Engines;
 use crate::listener::Listener;
 use crate::warm::Keeper;
 
+pub mod desk;
+pub mod explain;
+mod figures;
 mod orders;
+pub mod page;
+pub mod purge;
+mod refusal;
 pub mod status;
 
+pub use desk::{COMMANDS, Command, Desk, Furniture};
 pub use orders::{Order, Orders, Outcome, Verdict, orders};
+pub use refusal::Refusal;
 pub use status::Status;
 
 /// The `[admin]` table.
@@ -41,6 +49,8 @@ pub use status::Status;
 pub struct Config {
     /// `unix:/run/kmsproxy/admin.sock`: control, for root and for the daemon's own user. None: no control socket.
     pub address: Option<String>,
+    /// Whether the status page is served, at `metrics.address` and to this machine alone.
+    pub page: bool,
 }
 
 /// What the daemon knows of its own health. `live` means that the data path takes turns; `ready` that it listens, is
@@ -129,84 +139,30 @@ impl Health {
     }
 }
 
-/// What obeys the commands that reach the admin socket.
-#[derive(Debug)]
-pub struct Desk {
-    clock: Arc<dyn Clock>,
-    engines: Arc<Engines>,
-    orders: Orders,
-    started: Moment,
-}
-
-struct Command {
-    method: Method,
-    path: &'static str,
-    obey: fn(&Desk) -> Response<Full<Bytes>>,
-}
-
-const COMMANDS: &[Command] = &[
-    Command { method: Method::GET, path: "/status", obey: Desk::status },
-    Command { method: Method::POST, path: "/reload", obey: Desk::reload },
-];
-
-impl Command {
-    fn named(method: &Method, path: &str) -> Result<&'static Self, Box<Response<Full<Bytes>>>> {
-        let mut refusal = text(StatusCode::NOT_FOUND, "no such command\n".to_owned());
-        for command in COMMANDS.iter().filter(|command| command.path == path) {
-            if command.method == method {
-                return Ok(command);
-            }
-            refusal = wrong_method(&command.method);
-        }
-        Err(Box::new(refusal))
-    }
-}
-
-impl Desk {
-    /// Over `engines`, of a daemon that starts now; `orders` are carried out by others.
-    #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, engines: Arc<Engines>, orders: Orders) -> Arc<Self> {
-        let started = clock.now();
-        Arc::new(Self { clock, engines, orders, started })
-    }
-
-    /// Answers one request, on a thread that may take its time: a scrape of metrics does not wait for a walk of the
-    /// cache.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>> {
-        let command = match Command::named(request.method(), request.uri().path()) {
-            Ok(command) => command,
-            Err(refusal) => return *refusal,
-        };
-        let obeyed = tokio::task::spawn_blocking(move || (command.obey)(&self)).await;
-        obeyed.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a defect of kmsproxy\n".to_owned()))
-    }
-
-    fn status(&self) -> Response<Full<Bytes>> {
-        json(&Status::of(&self.engines.all(), self.started, &*self.clock))
-    }
-
-    fn reload(&self) -> Response<Full<Bytes>> {
-        let Some(verdict) = self.orders.reload() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
-        };
-        let mut response = json(&verdict);
-        if verdict.outcome != Outcome::Reloaded {
-            *response.status_mut() = StatusCode::CONFLICT;
-        }
-        response
-    }
-}
-
-/// Serves `/metrics`, `/livez` and `/readyz` and nothing else, to whoever reaches `listener`, until `stop`.
-pub async fn observe(listener: TcpListener, metrics: PrometheusHandle, health: Arc<Health>, stop: CancellationToken) {
+/// Serves `/metrics`, `/livez` and `/readyz` to whoever reaches `listener`, and where there is a `page` that, to this machine;
+/// nothing else. Until `stop`.
+pub async fn observe(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    health: Arc<Health>,
+    page: Option<Arc<Desk>>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Some(accepted) = stop.run_until_cancelled(accept(&places, listener.accept())).await {
-        let Some(((stream, _), place)) = accepted else { continue };
-        let (metrics, health) = (metrics.clone(), Arc::clone(&health));
+        let Some(((stream, peer), place)) = accepted else { continue };
+        let (metrics, health, page) = (metrics.clone(), Arc::clone(&health), page.clone());
         tokio::spawn(async move {
+            let near = peer.ip().to_canonical().is_loopback();
             let answer = move |request: Request<Incoming>| {
-                let response = observed(&request, &metrics, &health);
-                async move { response }
+                let shown = page.as_ref().and_then(|desk| page::shown(&request, near, desk));
+                let observed = shown.is_none().then(|| observed(&request, &metrics, &health));
+                async move {
+                    match shown {
+                        Some(showing) => showing.await,
+                        None => observed.unwrap_or_default(),
+                    }
+                }
             };
             converse(stream, answer).await;
             drop(place);
@@ -228,7 +184,11 @@ where
         async move {
             match answering {
                 Some(answering) => answering.await,
-                None => text(StatusCode::FORBIDDEN, "for root and the daemon's own user\n".to_owned()),
+                None => refused(&Refusal::new(
+                    StatusCode::FORBIDDEN,
+                    "this is for root and the daemon's own user",
+                    "run this as one of them",
+                )),
             }
         }
     };
@@ -291,6 +251,12 @@ fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &He
 fn wrong_method(allowed: &Method) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {allowed}\n"));
     response.headers_mut().extend(HeaderValue::from_str(allowed.as_str()).ok().map(|method| (ALLOW, method)));
+    response
+}
+
+fn refused(why: &Refusal) -> Response<Full<Bytes>> {
+    let mut response = json(why);
+    *response.status_mut() = why.status;
     response
 }
 

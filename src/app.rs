@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, Desk, Health};
+use crate::admin::{self, Health};
 use crate::audit::Audit;
 use crate::auth::CallerName;
 use crate::cache::Cache;
@@ -95,6 +95,7 @@ pub struct House {
     prepared: Prepared,
     reloader: Reloader,
     observer: Option<std::net::TcpListener>,
+    page: bool,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
     audit: Arc<Audit>,
@@ -116,7 +117,7 @@ impl House {
         let clock: Arc<dyn Clock> = Arc::new(System);
         let runtime = threads::data_path()?;
         let entered = runtime.enter();
-        let observer = plan.metrics.map(observer).transpose()?;
+        let (observer, page) = (plan.metrics.map(observer).transpose()?, plan.page);
         let audit = audited::open(plan.audit.take(), &clock, mode)?;
         let cache = Arc::new(Cache::new(&plan.cache, &shares(&plan)).map_err(runtime_error)?);
         let sockets = (inherited, descriptors);
@@ -132,7 +133,7 @@ impl House {
         }
         drop(entered);
         let reloader = Reloader { sources, config };
-        Ok(Self { runtime, estate, prepared, reloader, observer, metrics, admin, audit, working_set })
+        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, working_set })
     }
 
     /// Where each listener listens, by name.
@@ -166,13 +167,13 @@ impl House {
     ) -> Result<(), Error> {
         let steering = steering.zip(self.local().map(Arc::clone));
         let Self { runtime, estate, prepared, reloader, .. } = self;
-        let Self { observer, metrics, admin, audit, working_set, .. } = self;
+        let Self { observer, page, metrics, admin, audit, working_set, .. } = self;
         let (orders, ordered) = admin::orders();
-        let (clock, engines) = (Arc::clone(&estate.clock), Arc::clone(&estate.engines));
-        let desk = Desk::new(Arc::clone(&clock), Arc::clone(&engines), orders);
-        let health = Health::new(clock, engines, working_set.clone());
+        let health = Health::new(Arc::clone(&estate.clock), Arc::clone(&estate.engines), working_set.clone());
+        let desk = aside::desk(&estate, working_set.clone(), orders, &metrics, &health, &runtime);
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
-        let sockets = Sockets { observer, admin: admin.map(|listener| (listener, desk)), steering };
+        let page = page.then(|| Arc::clone(&desk));
+        let sockets = Sockets { observer, page, admin: admin.map(|listener| (listener, desk)), steering };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;

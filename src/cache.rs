@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use moka::ops::compute::Op;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -186,7 +187,7 @@ impl Cache {
                 sealed,
                 dek: Arc::clone(&dek),
                 call: fill.call.clone(),
-                sent: fill.asked.sent,
+                asked: fill.asked,
                 expires: fill.asked.sent + age,
                 refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
                 told: AtomicU64::default(),
@@ -221,6 +222,33 @@ impl Cache {
         let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
         stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
         stamped.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Entries of `upstream` that `wanted` wants, served or not. Walks the whole cache.
+    #[must_use]
+    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        self.entries(|entry| entry.scope().upstream() == upstream && wanted(entry))
+    }
+
+    /// Whether `entry` is still here, and no other in its place.
+    #[must_use]
+    pub fn holds(&self, entry: &Arc<Entry>) -> bool {
+        self.index.get(&entry.fingerprint).is_some_and(|held| Arc::ptr_eq(&held, entry))
+    }
+
+    /// Lets go of `entries`, but not of others that have taken their places.
+    pub fn discard(&self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            if let Some(part) = self.parts().of(&entry.share) {
+                part.entry(entry.fingerprint).and_compute_with(|held| match held {
+                    Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
+                    Some(_) | None => Op::Nop,
+                });
+            }
+            self.index.remove(entry);
+        }
+        // moka holds on to what it was told of until it looks after it.
+        self.sweep();
     }
 
     /// A number that is another whenever other calls than before are answered from here.
@@ -272,6 +300,12 @@ impl Cache {
     #[must_use]
     pub const fn max_age(&self) -> Duration {
         self.max_age
+    }
+
+    /// How much it holds at most, in started KiB: about as many DEKs.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// How many entries there are. For a moment after a flood, more than the capacity: moka lets go a little later.

@@ -17,13 +17,17 @@ use crate::audit::verify::Verdict;
 use crate::bench::{BENCH_HELP, BenchCommand};
 use crate::config::{self, Config, Environment, Mistakes, Plan, Sources, Unbindable};
 use crate::ctl;
+use crate::verbosity;
 
 mod exit;
 mod help;
 mod lines;
 
 pub use exit::Exit;
-use help::{AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, RELOAD_HELP, SERVE_HELP, STATUS_HELP};
+use help::{
+    AFTER_HELP, CHECK_HELP, DEV_HELP, EMULATOR_HELP, EXPLAIN_HELP, LOG_LEVEL_HELP, ORDERS_HELP, PURGE_HELP,
+    RELOAD_HELP, SERVE_HELP, STATUS_HELP, TOP_HELP,
+};
 use lines::{Lines, Rest};
 
 /// Runs the command that the process was started with.
@@ -100,6 +104,36 @@ enum Command {
     /// changed. SIGHUP does the same, and tells the log alone.
     #[command(after_help = RELOAD_HELP)]
     Reload(ctl::ReloadCommand),
+    /// Watch a running daemon: a live view of what status tells; q ends it
+    ///
+    /// Rates and percentiles are of the last seconds. Asks once a second, and costs the data path nothing.
+    #[command(after_help = TOP_HELP)]
+    Top(ctl::TopCommand),
+    /// Ask a running daemon for its keys: how many DEKs of each are cached, and the state of its lease
+    #[command(after_help = ORDERS_HELP)]
+    Keys(ctl::KeysCommand),
+    /// Have a running daemon wipe what it keeps: all of it, a key's, a caller's, or what answers one ciphertext
+    ///
+    /// What is wiped is asked of the KMS again when somebody wants it; an answer that was under way does not bring it back.
+    /// Leases stay as they are. Connections that may have carried it are closed after what is under way on them.
+    #[command(after_help = PURGE_HELP)]
+    Purge(ctl::PurgeCommand),
+    /// Have a running daemon ask the KMS again for everything that it keeps of a key, and whether the key still works
+    ///
+    /// In the background, behind what callers ask for; status shows how it goes.
+    #[command(after_help = ORDERS_HELP)]
+    Refresh(ctl::RefreshCommand),
+    /// Have a running daemon end as by SIGTERM: no new connections, what is under way is answered
+    #[command(after_help = ORDERS_HELP)]
+    Drain(ctl::DrainCommand),
+    /// Ask a running daemon what it would do with a ciphertext, read in base64 from standard input, and why
+    ///
+    /// Asks no KMS, changes nothing, and the ciphertext is not logged.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ctl::ExplainCommand),
+    /// Ask a running daemon how much it logs, or change that until it ends
+    #[command(after_help = LOG_LEVEL_HELP)]
+    LogLevel(ctl::LogLevelCommand),
     /// Look over an audit log
     Audit(ctl::AuditCommand),
     /// Load a kmsproxy, or a KMS, and measure what comes of it
@@ -179,6 +213,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
         Command::Check(check) => check.run(environment),
         Command::Status(status) => obeyed(status.run(environment)),
         Command::Reload(reload) => obeyed(reload.run(environment)),
+        Command::Top(top) => obeyed(top.run(environment)),
+        Command::Keys(keys) => obeyed(keys.run(environment)),
+        Command::Purge(purge) => obeyed(purge.run(environment)),
+        Command::Refresh(refresh) => obeyed(refresh.run(environment)),
+        Command::Drain(drain) => obeyed(drain.run(environment)),
+        Command::Explain(explain) => obeyed(explain.run(environment)),
+        Command::LogLevel(level) => obeyed(level.run(environment)),
         Command::Audit(audit) => judged(audit.run(&environment)),
         Command::Bench(bench) => {
             bench.run(&words).map_or_else(|failure| ended(Exit::from(&failure), failure), |()| Exit::Done)
@@ -281,8 +322,18 @@ impl Logging {
         let (lines, rest) = Lines::to_standard_error();
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(false);
         let started = match format {
-            LogFormat::Text => builder.try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+            LogFormat::Text => {
+                let builder = builder.with_filter_reloading();
+                let handle = builder.reload_handle();
+                verbosity::begin(level, move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+                builder.try_init()
+            }
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true).with_filter_reloading();
+                let handle = builder.reload_handle();
+                verbosity::begin(level, move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+                builder.try_init()
+            }
         };
         started.map_err(|error| error.to_string()).map(|()| rest)
     }

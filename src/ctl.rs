@@ -8,22 +8,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use crate::admin::Status;
+use crate::admin::{Refusal, Status};
 use crate::config::{self, Address, Environment, Mistakes, Sources};
 
 mod audit;
+mod orders;
 mod reload;
 mod table;
+mod top;
 
 pub use audit::{AuditCommand, AuditError};
+pub use orders::{DrainCommand, ExplainCommand, KeysCommand, LogLevelCommand, PurgeCommand, RefreshCommand};
 pub use reload::ReloadCommand;
+pub use top::TopCommand;
 
 /// Which daemon to ask.
 #[derive(Debug, Args)]
@@ -53,11 +57,10 @@ impl StatusCommand {
     /// See [`Error`].
     pub fn run(self, environment: Environment) -> Result<(), Error> {
         let socket = self.daemon.socket(environment)?;
-        let answer = ask(&socket, Method::GET, "/status")?;
+        let answer = ask(&socket, Method::GET, "/status", Bytes::new())?;
         let status: Status = serde_json::from_slice(&answer).map_err(|_| Error::Strange(socket))?;
         let text = if self.json { String::from_utf8_lossy(&answer).into_owned() } else { table::render(&status) };
-        // A reader that went away, as head does, has what it wanted.
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        print(&text);
         Ok(())
     }
 }
@@ -92,6 +95,12 @@ pub enum Error {
     NoSocket(PathBuf),
     /// It has not reloaded, for these reasons; nothing has changed.
     NotReloaded(Vec<String>),
+    /// The daemon does not obey, and says why.
+    Refused(Refusal),
+    /// What a command was to read from standard input is not there, or is not what it takes.
+    Input(&'static str),
+    /// The terminal cannot be drawn on.
+    Terminal(io::Error),
     /// What listens there does not answer, or not in time.
     Silent(PathBuf, String),
     /// What listens there answers something else.
@@ -104,7 +113,13 @@ impl Error {
     pub const fn is_configuration(&self) -> bool {
         match self {
             Self::Configuration(_) | Self::Elsewhere(_) | Self::NoSocket(_) | Self::NotReloaded(_) => true,
-            Self::Forbidden(_) | Self::Nobody(_) | Self::Silent(..) | Self::Strange(_) => false,
+            Self::Forbidden(_)
+            | Self::Input(_)
+            | Self::Nobody(_)
+            | Self::Refused(_)
+            | Self::Silent(..)
+            | Self::Strange(_)
+            | Self::Terminal(_) => false,
         }
     }
 }
@@ -123,6 +138,13 @@ impl fmt::Display for Error {
                 "{}: permission denied\n  remedy: run this as root, or as the user that kmsproxy runs as",
                 path.display()
             ),
+            Self::Input(what) => write!(f, "standard input: {what}"),
+            Self::Refused(Refusal { error, remedy, .. }) => {
+                write!(f, "{}\n  remedy: {}", table::plain(error), table::plain(remedy))
+            }
+            Self::Terminal(error) => {
+                write!(f, "the terminal: {error}\n  remedy: run it in a terminal, or use `kmsproxy status`")
+            }
             Self::Nobody(path) => write!(
                 f,
                 "{}: nothing listens there\n  \
@@ -154,20 +176,28 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+fn print(text: &str) {
+    // A reader that went away, as head does, has what it wanted.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
 /// One request to the daemon that listens on `socket`, and the body of its answer.
-fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, Error> {
+fn ask(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {
     let silent = |why: String| Error::Silent(socket.to_owned(), why);
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| silent(error.to_string()))?;
-    let answer = runtime.block_on(async { timeout(PATIENCE, converse(socket, method, path)).await });
+    let answer = runtime.block_on(async { timeout(PATIENCE, converse(socket, method, path, body)).await });
     let (status, body) = answer.map_err(|_| silent("no answer in 10 s".to_owned()))??;
     match status {
-        StatusCode::OK | StatusCode::CONFLICT => Ok(body),
+        StatusCode::OK => Ok(body),
+        // What came of it is told all the same.
+        StatusCode::CONFLICT if path == "/reload" => Ok(body),
         StatusCode::FORBIDDEN => Err(Error::Forbidden(socket.to_owned())),
-        _ => Err(Error::Strange(socket.to_owned())),
+        StatusCode::NOT_FOUND if !KNOWN.contains(&path) => Err(Error::Strange(socket.to_owned())),
+        _ => Err(serde_json::from_slice(&body).map_or_else(|_| Error::Strange(socket.to_owned()), Error::Refused)),
     }
 }
 
-async fn converse(socket: &Path, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
+async fn converse(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
     let silent = |why: String| Error::Silent(socket.to_owned(), why);
     // As tokio takes the name of an abstract socket.
     let name = socket.to_str().and_then(|path| path.strip_prefix('@')).map(|name| format!("\0{name}").into());
@@ -176,7 +206,7 @@ async fn converse(socket: &Path, method: Method, path: &str) -> Result<(StatusCo
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| silent(error.to_string()))?;
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path).header(http::header::HOST, "localhost");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| silent(error.to_string()))?;
+    let request = request.body(Full::new(body)).map_err(|error| silent(error.to_string()))?;
     let answer = sender.send_request(request).await.map_err(|error| silent(error.to_string()))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -193,5 +223,7 @@ fn unconnected(socket: &Path, error: &io::Error) -> Error {
     }
 }
 
+/// What may be told of as not found although the daemon knows the command.
+const KNOWN: [&str; 3] = ["/explain", "/purge", "/refresh"];
 const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;

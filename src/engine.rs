@@ -7,32 +7,44 @@ use arc_swap::ArcSwap;
 
 use crate::audit::Outcome;
 use crate::auth::{Caller, CallerName};
-use crate::cache::{Cache, Closed, Entry, Fill, Filled, Fingerprint};
+use crate::cache::{Cache, Closed, Entry, Filled, Fingerprint};
 use crate::clock::{Clock, Deadline, Moment};
 use crate::fault::{Fault, Kind};
 use crate::flight::{Crashed, Flights, Role};
-use crate::kms::{Answer, Call, Decrypt, Decrypted, KeyName};
-use crate::lease::{Asked, Stale, Standing};
+use crate::kms::{Answer, Call, Decrypt, KeyName};
+use crate::lease::Standing;
 use crate::ledger::{Ledger, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
-use crate::sync::{Mutex, TaskTracker, timeout};
+use crate::sync::{Mutex, RwLock, TaskTracker, timeout};
 use crate::upstream::Upstream;
 
+mod contact;
 mod direct;
 mod drift;
 mod engines;
+mod explaining;
+mod filling;
 mod passing;
 mod primary;
+mod probing;
+mod purge;
+mod refusals;
 mod remote;
-mod upkeep;
 mod versions;
 
+pub use contact::Contact;
 pub use direct::Direct;
 use drift::Drift;
 pub use engines::Engines;
+pub use explaining::Explained;
+use filling::Purpose;
 use primary::Followed;
 pub use primary::{Following, Primary, Provide, Turn};
+use purge::Purges;
+pub use purge::Target;
+pub use refusals::Refusal;
+use refusals::Refusals;
 use remote::Remote;
 
 /// What a face hands its calls to.
@@ -55,6 +67,9 @@ pub struct Engine {
     decrypts: Decrypts,
     drift: Drift,
     followed: Mutex<Vec<Arc<Followed>>>,
+    purges: RwLock<Purges>,
+    refusals: Refusals,
+    contact: Mutex<Contact>,
 }
 
 /// What an engine is made of.
@@ -96,15 +111,6 @@ enum Landed {
     Kept(Arc<Entry>),
 }
 
-/// Why a flight is launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// The entry is getting old: ask although it is still served.
-    Refresh,
-    /// Somebody wants the answer, or may.
-    Want,
-}
-
 /// A Decrypt, and for whom its answer is kept.
 #[derive(Clone, Debug)]
 struct Question {
@@ -120,9 +126,17 @@ impl Engine {
         let Parts { policy, cache, ledger, upstream, clock, timeout, tasks } = parts;
         let decrypts = Decrypts::of(ledger.upstream());
         let drift = Drift::new(&*clock);
-        let remote = ArcSwap::from_pointee(Remote { upstream, timeout, number: 0 });
-        let parts = Kept { policy, cache, ledger, clock };
-        Arc::new(Self { parts, remote, flights: Flights::new(tasks), decrypts, drift, followed: Mutex::default() })
+        Arc::new(Self {
+            parts: Kept { policy, cache, ledger, clock },
+            remote: ArcSwap::from_pointee(Remote { upstream, timeout, number: 0 }),
+            flights: Flights::new(tasks),
+            decrypts,
+            drift,
+            followed: Mutex::default(),
+            purges: RwLock::default(),
+            refusals: Refusals::default(),
+            contact: Mutex::default(),
+        })
     }
 
     /// The leases.
@@ -265,53 +279,6 @@ impl Engine {
         }
     }
 
-    async fn fill(self: Arc<Self>, permit: Permit, question: Question, why: Purpose) -> Landing {
-        let Question { share, fingerprint, call } = question;
-        let now = self.parts.clock.now();
-        let before = self.parts.cache.find(&permit, &fingerprint, now);
-        if why == Purpose::Want {
-            // Whoever looked before an earlier flight landed, and boarded after, finds its answer here.
-            if let Some(entry) = before.as_ref().filter(|entry| entry.fresh(now)) {
-                return Ok(Landed::Kept(Arc::clone(entry)));
-            }
-            if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {
-                return Err(fault);
-            }
-        }
-        let (scope, call) = (before.map(|entry| Arc::clone(entry.scope())), Call::Decrypt(call));
-        for _ in 0..FILL_ATTEMPTS {
-            let (asked, held) = self.ask(&permit, &call, self.remote_deadline()).await.inspect_err(|fault| {
-                self.parts.ledger.weigh(fault, scope.as_deref());
-                self.parts.cache.remember(fingerprint, fault, self.parts.clock.now());
-            })?;
-            match self.keep(asked, &share, fingerprint, &call, held) {
-                Ok(landed) => return Ok(landed),
-                Err(Stale::Refused(fault)) => return Err(fault),
-                Err(Stale::Suspended) => {}
-            }
-        }
-        Err(Fault::kms(Kind::Lapsed))
-    }
-
-    fn keep(
-        &self,
-        asked: Asked,
-        share: &CallerName,
-        fingerprint: Fingerprint,
-        call: &Call,
-        held: Held,
-    ) -> Result<Landed, Stale> {
-        let Call::Decrypt(call) = call else { return Err(Stale::Refused(Fault::proxy(Kind::Internal))) };
-        let kept = held.sealed_by(|reply| {
-            let Decrypted { plaintext, key, version } = reply;
-            let (plaintext, source) = (plaintext.expose(), held.source());
-            let fill = Fill { fingerprint, share, call, asked, key, version, plaintext, source };
-            self.parts.cache.keep(&self.parts.ledger, &fill)
-        });
-        let filled = kept.unwrap_or(Err(Stale::Refused(Fault::kms(Kind::Garbled))))?;
-        Ok(Landed::Fresh { filled, held: Arc::new(held) })
-    }
-
     /// Suspends all leases if the wall clock and the boot clock have parted since the last look: a restored snapshot,
     /// or somebody set the clock. Looks at most once a second.
     pub fn check_drift(&self, now: Moment) {
@@ -323,14 +290,18 @@ impl Engine {
 
 impl Respond for Arc<Engine> {
     async fn respond(&self, caller: &Caller, call: Call, deadline: Deadline) -> Result<Answer, Fault> {
-        let permit = self.parts.policy.permit(caller, &call)?;
+        let permit = self.parts.policy.permit(caller, &call);
+        let permit = permit.inspect_err(|fault| self.note_refusal(caller, call.action(), call.key(), fault))?;
         let outcome = match call {
             Call::Decrypt(call) if call.shareable() => self.decrypt(&permit, call, deadline).await,
             call @ (Call::Decrypt(_) | Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_)) => {
                 Box::pin(self.pass(&permit, call, deadline)).await
             }
         };
-        outcome.map_err(|fault| self.parts.policy.refused(&permit, fault))
+        outcome.map_err(|fault| {
+            self.note_refusal(caller, permit.action(), permit.requested(), &fault);
+            self.parts.policy.refused(&permit, fault)
+        })
     }
 }
 
@@ -342,6 +313,3 @@ fn closed(scope: &Scope, now: Moment) -> Fault {
         }
     }
 }
-
-/// A fill that a suspension overtook is sent once more.
-const FILL_ATTEMPTS: u32 = 2;

@@ -103,7 +103,8 @@ impl Lease {
         Self { state, epoch: barrier, barrier, until, silent: false, doubted: false, tried }
     }
 
-    /// The epoch that entries kept now belong to. It changes with every refusal, and what was kept before is lost.
+    /// The epoch that entries kept now belong to. It changes with every refusal and every purge, and what was kept before is
+    /// lost.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -177,6 +178,11 @@ impl Lease {
         self.silent = false;
     }
 
+    /// What was kept is to be gone, though nobody refused and nothing is doubted: consent stays as good as it was.
+    pub fn purge(&mut self, next: Epoch) {
+        self.epoch = self.epoch.max(next);
+    }
+
     /// Something may have closed the lease, or may be nothing to it: what is in force goes on until `until` at the latest,
     /// grace or no grace, unless the KMS consents to what was asked after `next`. What was asked before counts for nothing.
     pub fn doubt(&mut self, next: Epoch, until: Moment) {
@@ -216,6 +222,13 @@ impl Lease {
             State::Valid if self.silent && now < self.until + terms.outage_grace => Standing::ServingByGrace,
             State::Valid => Standing::Lapsed,
         }
+    }
+
+    /// How much longer it is in force at `now`, if nothing is heard; grace that counts already included.
+    #[must_use]
+    pub fn left(&self, now: Moment, terms: &Terms) -> Duration {
+        let grace = if self.silent { terms.outage_grace } else { Duration::ZERO };
+        if matches!(self.state, State::Valid) { (self.until + grace).since(now) } else { Duration::ZERO }
     }
 
     /// Whether entries of `epoch` may be served at `now`: as [`Lease::standing`], without its clone.
@@ -347,6 +360,19 @@ mod tests {
         assert_eq!(lease.consent(asked(0, 100), &TERMS), Err(Stale::Suspended));
         lease.consent(asked(1, 102), &TERMS).unwrap();
         assert!(lease.serves(Epoch(0), at(103), &TERMS));
+    }
+
+    #[test]
+    fn a_purge_loses_what_was_kept_and_leaves_consent_and_refusals_as_they_are() {
+        let mut lease = Lease::unknown(Epoch(0));
+        lease.consent(asked(0, 100), &TERMS).unwrap();
+        lease.purge(Epoch(1));
+        assert!(!lease.serves(Epoch(0), at(101), &TERMS));
+        assert_eq!(lease.standing(at(101), &TERMS), Standing::Serving);
+        assert_eq!(lease.consent(asked(0, 101), &TERMS), Ok(()), "an answer under way still says what the KMS allows");
+        lease.refuse(disabled(), Epoch(2));
+        lease.purge(Epoch(3));
+        assert_eq!(lease.standing(at(102), &TERMS), Standing::Refused(disabled()));
     }
 
     #[test]

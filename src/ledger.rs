@@ -40,7 +40,7 @@ pub struct Ledger {
     doubted: Mutex<Moment>,
     hastened: Mutex<Moment>,
     hurry: Notify,
-    /// How often a sealing key was wiped because of what the KMS said.
+    /// How often a sealing key was wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     versions: Versions,
 }
@@ -52,6 +52,8 @@ pub struct Report {
     pub key: KeyId,
     /// What its lease is worth now.
     pub standing: Standing,
+    /// How much longer it is in force, if nothing is heard.
+    pub left: Duration,
     /// How many entries name it, of all epochs.
     pub entries: usize,
 }
@@ -247,8 +249,34 @@ impl Ledger {
         self.make_all_due();
     }
 
-    /// Changes when DEKs were lost because the KMS refused their key, or we are another than we were: what has carried
-    /// them is to be let go of, too. Nobody but the KMS brings that about; a key that callers make up has no DEKs.
+    /// Draws the line of a purge: what was asked before it is from before the purge. Closes nothing.
+    #[must_use]
+    pub fn line(&self) -> Epoch {
+        self.close()
+    }
+
+    /// Wipes the keys that seal what was kept before `line`: of `key` in every context, or of every key. Leases stay, and so
+    /// do refusals: nobody refused, and nothing is allowed.
+    pub fn purge(&self, key: Option<&KeyId>, line: Epoch) {
+        for scope in self.all().iter().filter(|scope| key.is_none_or(|key| scope.key() == key)) {
+            scope.purge(line);
+        }
+    }
+
+    /// Has what carried DEKs let go of, though no sealing key may have been wiped: see [`Ledger::wipes`].
+    pub fn let_go(&self) {
+        self.wiped.send_modify(|times| *times += 1);
+    }
+
+    /// Has every scope of `key` probed at the next turn.
+    pub fn make_due(&self, key: &KeyId) {
+        self.all().iter().filter(|scope| scope.key() == key).for_each(|scope| scope.make_due());
+        self.wake();
+    }
+
+    /// Changes when DEKs were lost because the KMS refused their key, we are another than we were, or an operator purged
+    /// them: what has carried them is to be let go of, too. No caller brings that about; a key that callers make up has no
+    /// DEKs.
     #[must_use]
     pub fn wipes(&self) -> watch::Receiver<u64> {
         self.wiped.subscribe()
@@ -353,6 +381,7 @@ impl Ledger {
         let view = |scope: &Arc<Scope>| Report {
             key: scope.key().clone(),
             standing: scope.standing(now),
+            left: scope.left(now),
             entries: scope.entries(),
         };
         self.all().iter().map(view).collect()

@@ -6,6 +6,7 @@
 pub mod chance;
 pub mod clock;
 pub mod guard;
+pub mod replacement;
 pub mod secret;
 pub mod stamp;
 pub mod sync;
@@ -22,6 +23,7 @@ pub mod lease;
 pub mod metrics;
 pub mod seal;
 pub mod tls;
+pub mod verbosity;
 pub mod wire;
 
 pub mod auth;

@@ -30,6 +30,7 @@ pub use self::address::{Address, LocalAddress};
 pub use self::bind_error::BindError;
 pub use self::connection::Answer;
 use self::connection::{Http1, Http2, Protocol, Socket, Terms};
+pub use self::crowd::Census;
 use self::crowd::Crowd;
 pub use self::face::FaceName;
 pub use self::limits::Limits;
@@ -142,6 +143,7 @@ pub struct Listener {
     max_connections: usize,
     limits: Limits,
     recycling: watch::Receiver<u64>,
+    census: Census,
 }
 
 /// A socket that somebody else has bound.
@@ -217,8 +219,9 @@ impl Listener {
         bound.address().allows(privacy)?;
         let name = ListenerName::new(&config.name);
         let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
+        let (recycling, census) = (watch::channel(0).1, Census::default());
         let socket = Where::Bound(bound);
-        Ok(Self { name, socket, tls, max_connections, limits, recycling: watch::channel(0).1 })
+        Ok(Self { name, socket, tls, max_connections, limits, recycling, census })
     }
 
     /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
@@ -226,7 +229,8 @@ impl Listener {
         let (name, socket) = (ListenerName::new(name), Where::Bound(Bound::foreign(network)));
         let tls = tls.map(tls::Presented::fixed);
         let (max_connections, limits) = (default_max_connections(), Limits::default());
-        Self { name, socket, tls, max_connections, limits, recycling: watch::channel(0).1 }
+        let (recycling, census) = (watch::channel(0).1, Census::default());
+        Self { name, socket, tls, max_connections, limits, recycling, census }
     }
 
     /// With other limits than the default ones.
@@ -287,6 +291,18 @@ impl Listener {
         self.tls.as_ref()
     }
 
+    /// Counts who is connected to it, from now on.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.census.clone()
+    }
+
+    /// How many may be connected at a time.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
     /// Serves HTTP/1.1 until `shutdown`, then lets requests in flight end for as long as the limits allow, and cuts the
     /// rest. Each connection is a task of its own, awaited here: a panic in `service` ends its connection only. If the
     /// future is dropped, every connection is cut.
@@ -332,7 +348,7 @@ impl Listener {
         };
         let authorities = self.tls.as_ref().map(|presented| presented.authorities());
         let terms = Arc::new(Terms { listener: self.name, tls: self.tls, limits: self.limits });
-        let (crowd, tasks) = (Crowd::new(self.max_connections), TaskTracker::new());
+        let (crowd, tasks) = (Crowd::counted(self.max_connections, &self.census), TaskTracker::new());
         let begin = |socket, place| {
             tasks.spawn(connection::serve(socket, place, Arc::clone(&terms), protocol.clone()));
         };

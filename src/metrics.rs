@@ -124,6 +124,13 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     Ok(handle)
 }
 
+/// How many DEKs of the working set of `upstream` are still to be unwrapped again.
+pub fn warm_up_left(upstream: &str, left: usize) {
+    // Exact up to 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    gauge!(WARM_UP_LEFT, "upstream" => upstream.to_owned()).set(left as f64);
+}
+
 /// One face's requests.
 pub struct Requests {
     face: &'static str,

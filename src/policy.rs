@@ -111,6 +111,12 @@ impl Policy {
         self.audit.ready().map_err(|_| Fault::proxy(Kind::Unaudited))
     }
 
+    /// What `caller` is granted now.
+    #[must_use]
+    pub fn grant(&self, caller: &CallerName) -> Option<Grant> {
+        self.grants.load().get(caller).cloned()
+    }
+
     /// Records that the holder of `permit` gets no answer but `fault`, and gives that back.
     pub fn refused(&self, permit: &Permit, fault: Fault) -> Fault {
         let outcome = Outcome::Refused(fault.kind().label());
@@ -241,6 +247,12 @@ impl Permit {
     #[must_use]
     pub const fn action(&self) -> Action {
         self.action
+    }
+
+    /// The key that was named, where the call named one.
+    #[must_use]
+    pub const fn requested(&self) -> Option<&KeyName> {
+        self.requested.as_ref()
     }
 
     /// What is known so far of what `caller`, its holder, asks.

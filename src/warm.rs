@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cache::{Cache, Entry, Fingerprint};
-use crate::engine::Engine;
+use crate::engine::{Engine, Target};
 use crate::fault::{Evidence, Fault, Origin};
 use crate::kms::KeyId;
 use crate::metrics;
@@ -35,6 +35,8 @@ struct State {
     /// Under keys that were refused: not asked for again by us, and not forgotten either, for a key may be enabled again.
     refused: Vec<Member>,
     keys: HashSet<KeyId>,
+    /// Members that the KMS does not know.
+    unknown: usize,
     progress: Progress,
 }
 
@@ -106,7 +108,9 @@ impl WarmUp {
     async fn work(self: Arc<Self>) {
         let mut pause = PAUSE_FIRST;
         while let Some(member) = self.next() {
-            let outcome = self.engine.warm(&member.share, member.call.clone()).await;
+            let (warm_up, asking) = (Arc::clone(&self), member.clone());
+            let wanted = move || warm_up.state().asking.contains(&asking);
+            let outcome = self.engine.warm(&member.share, member.call.clone(), wanted).await;
             match End::of(&outcome) {
                 Some(end) => {
                     pause = PAUSE_FIRST;
@@ -139,29 +143,46 @@ impl WarmUp {
 
     fn again(&self, member: Member) {
         let mut state = self.state();
-        state.asking.retain(|other| *other != member);
-        state.waiting.push_front(member);
+        if state.take(&member) {
+            state.waiting.push_front(member);
+        }
+    }
+
+    /// Asks no more for what `target` means. To be called before that is purged: what is being asked for then is from before
+    /// the purge, and not asked for again.
+    pub fn forget(&self, target: &Target) {
+        let kept = |member: &Member| !target.covers(&member.share, &member.key, &member.call.ciphertext);
+        let mut state = self.state();
+        state.waiting.retain(kept);
+        state.asking.retain(kept);
+        state.refused.retain(kept);
+        let left = state.waiting.len() + state.asking.len();
+        state.progress.refused = state.refused.len() + state.unknown;
+        state.progress.members = left + state.progress.unwrapped + state.progress.refused;
+        self.publish(state.progress);
     }
 
     fn ended(&self, member: Member, end: End) {
         let mut state = self.state();
-        state.asking.retain(|other| *other != member);
+        if !state.take(&member) {
+            return;
+        }
         match end {
             End::Unwrapped => state.progress.unwrapped += 1,
             End::KeyRefused => {
                 state.keys.insert(member.key.clone());
                 state.put_aside(member);
             }
-            End::Unknown => state.progress.refused += 1,
+            End::Unknown => {
+                state.unknown += 1;
+                state.progress.refused += 1;
+            }
         }
         self.publish(state.progress);
     }
 
     fn publish(&self, progress: Progress) {
-        let upstream = self.engine.ledger().upstream().to_owned();
-        // Exact up to 2^53.
-        #[allow(clippy::cast_precision_loss)]
-        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => upstream).set(progress.left() as f64);
+        metrics::warm_up_left(self.engine.ledger().upstream(), progress.left());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,6 +191,12 @@ impl WarmUp {
 }
 
 impl State {
+    /// Takes `member` from among those that are asked for; false where it was forgotten meanwhile.
+    fn take(&mut self, member: &Member) -> bool {
+        let at = self.asking.iter().position(|other| other == member);
+        at.map(|at| self.asking.swap_remove(at)).is_some()
+    }
+
     fn put_aside(&mut self, member: Member) {
         self.progress.refused += 1;
         self.refused.push(member);
@@ -240,6 +267,12 @@ impl Keeper {
             unwrapped: sum.unwrapped + one.unwrapped,
             refused: sum.refused + one.refused,
         })
+    }
+
+    /// As [`WarmUp::forget`], in `upstream`.
+    pub fn forget(&self, upstream: &str, target: &Target) {
+        let theirs = |warm_up: &&Arc<WarmUp>| warm_up.engine.ledger().upstream() == upstream;
+        self.warm_ups.iter().filter(theirs).for_each(|warm_up| warm_up.forget(target));
     }
 
     /// Writes the file now and then, where it would be another than before, until `stop`.

@@ -5,8 +5,8 @@
 //! is not wholly so is refused, and the daemon starts cold: it is never a reason not to start.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read as _, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::CallerName;
 use crate::kms::{Ciphertext, Context, ContextForm, Decrypt, Extra, KeyId, KeyName};
+use crate::replacement::replace;
 use crate::wire::aliyun::object;
 use crate::wire::base64;
 
@@ -120,26 +121,17 @@ fn parse(text: &str) -> Result<Vec<Member>, Refused> {
 /// What the system says.
 pub fn write(path: &Path, members: &[&Member]) -> io::Result<usize> {
     let lines: Vec<String> = lines(members);
-    let fresh = beside(path);
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Anew each time: what lies there may be a link to somewhere else.
-    let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&fresh)?;
-    let mut out = BufWriter::new(file);
-    let mut digest = Sha256::new();
-    let head = serde_json::to_string(&Head { kmsproxy_working_set: VERSION, members: lines.len() })?;
-    for line in std::iter::once(&head).chain(&lines) {
-        for part in [line.as_bytes(), b"\n"] {
-            digest.update(part);
-            out.write_all(part)?;
+    replace(path, FILE_MODE, |out| {
+        let mut digest = Sha256::new();
+        let head = serde_json::to_string(&Head { kmsproxy_working_set: VERSION, members: lines.len() })?;
+        for line in std::iter::once(&head).chain(&lines) {
+            for part in [line.as_bytes(), b"\n"] {
+                digest.update(part);
+                out.write_all(part)?;
+            }
         }
-    }
-    writeln!(out, "{}", serde_json::to_string(&Foot { sha256: base64_text(&digest.finalize()) })?)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()?;
+        writeln!(out, "{}", serde_json::to_string(&Foot { sha256: base64_text(&digest.finalize()) })?)
+    })?;
     Ok(lines.len())
 }
 
@@ -228,12 +220,6 @@ impl Line {
 }
 
 /// Where a file is made before it takes the place of `path`.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
-}
-
 fn base64_text(bytes: &[u8]) -> String {
     let mut text = Vec::new();
     base64::put(bytes, &mut text);
@@ -249,6 +235,7 @@ const FRAME_BYTES: u64 = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
@@ -347,17 +334,6 @@ mod tests {
         let (_dir, path) = saved();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
         assert!(matches!(read(&path), Err(Refused::TooLong)));
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_new_file_is_not_written_through() {
-        let (dir, path) = saved();
-        let other = dir.path().join("other");
-        fs::write(&other, "mine").unwrap();
-        symlink(&other, beside(&path)).unwrap();
-        put(&path, 1);
-        assert_eq!(fs::read(&other).unwrap(), b"mine");
-        assert_eq!(read(&path).unwrap().len(), 1);
     }
 
     fn read_bytes(path: &Path, bytes: &[u8]) -> Result<Vec<Member>, Refused> {

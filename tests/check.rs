@@ -640,6 +640,13 @@ const CASES: &[Case] = &[
     },
     Case {
         was: "[cache]",
+        is: "[admin]\npage = true\n\n[cache]",
+        at: "page",
+        says: "admin.page: is served at metrics.address, and there is none\n  remedy: write address = \
+               \"127.0.0.1:9643\" under [metrics]",
+    },
+    Case {
+        was: "[cache]",
         is: "[admin]\naddress = \"127.0.0.1:1\"\n\n[cache]",
         at: "address",
         says: "admin.address: control over TCP is refused: there the kernel does not say who asks\n  remedy: write \

@@ -15,6 +15,8 @@ mod scene;
 #[path = "daemon/tap.rs"]
 mod tap;
 
+#[path = "daemon/admin.rs"]
+mod admin;
 #[path = "daemon/audit.rs"]
 mod audit;
 #[path = "daemon/ending.rs"]
@@ -29,6 +31,8 @@ mod flights;
 mod leases;
 #[path = "daemon/observed.rs"]
 mod observed;
+#[path = "daemon/page.rs"]
+mod page;
 #[path = "daemon/posture.rs"]
 mod posture;
 #[path = "daemon/quota.rs"]
@@ -37,5 +41,7 @@ mod quota;
 mod state;
 #[path = "daemon/status.rs"]
 mod status;
+#[path = "daemon/top.rs"]
+mod top;
 #[path = "daemon/warm.rs"]
 mod warm;

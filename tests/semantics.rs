@@ -10,6 +10,8 @@ mod kms;
 mod panics;
 #[path = "semantics/provider.rs"]
 mod provider;
+#[path = "semantics/purge.rs"]
+mod purge;
 #[path = "semantics/reload.rs"]
 mod reload;
 #[path = "semantics/schedules.rs"]

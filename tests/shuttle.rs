@@ -48,7 +48,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 
-use scenarios::{Filler, filler_revoker_reader, leader_that_leaves, suspension_and_fill, upkeep_and_refusal};
+use scenarios::{
+    Filler, filler_revoker_reader, leader_that_leaves, purge_and_fill, purge_and_upkeep, suspension_and_fill,
+    upkeep_and_refusal,
+};
 use source::{
     audit, auth, cache, chance, claim, clock, engine, fault, flight, kms, lease, ledger, metrics, policy, seal, secret,
     upstream,
@@ -105,6 +108,9 @@ fn main() -> ExitCode {
         holds("a_leader_that_leaves_strands_nobody_and_one_question_is_asked", || leader_that_leaves(false)),
         holds("a_suspension_beats_a_fill", || suspension_and_fill(Filler::Engine)),
         holds("a_refusal_beats_a_refresh_and_a_probe", || upkeep_and_refusal(Filler::Engine)),
+        holds("a_purge_beats_a_refresh", || purge_and_upkeep(Filler::Engine)),
+        holds("a_purge_beats_a_fill_that_was_asked_for_before_it", purge_and_fill),
+        is_found("a_fill_that_checks_first_is_found_to_beat_a_purge", || purge_and_upkeep(Filler::AfterACheck)),
         is_found("a_fill_that_checks_first_is_found_to_beat_a_refusal", || filler_revoker_reader(Filler::AfterACheck)),
         is_found("flights_that_end_with_their_leader_are_found_to_strand_others", || leader_that_leaves(true)),
         is_found("a_fill_that_checks_first_is_found_to_beat_a_suspension", || suspension_and_fill(Filler::AfterACheck)),

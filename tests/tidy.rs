@@ -10,10 +10,10 @@ use std::path::Path;
 
 /// A module imports only from strictly lower floors. A new module needs a floor here.
 const FLOORS: [(&str, &[&str]); 14] = [
-    ("ground", &["secret", "guard", "chance", "clock", "stamp", "sync", "systemd"]),
+    ("ground", &["secret", "guard", "replacement", "chance", "clock", "stamp", "sync", "systemd"]),
     ("nouns", &["kms"]),
     ("words", &["fault", "claim"]),
-    ("tools", &["wire", "lease", "seal", "flight", "governor", "audit", "metrics", "tls"]),
+    ("tools", &["wire", "lease", "seal", "flight", "governor", "audit", "metrics", "tls", "verbosity"]),
     ("door", &["listener", "auth", "ledger"]),
     ("gate", &["policy"]),
     ("rooms", &["cache", "upstream", "working_set"]),

@@ -1,18 +1,21 @@
-//! What `GET /status` tells: which keys, in which state, and under which of their versions DEKs were asked for.
+//! What `GET /status` tells: how the daemon and each KMS are; which keys, in which state, and under which of their
+//! versions DEKs were asked for. Never a ciphertext, a plaintext or a credential.
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, Moment};
-use crate::engine::Engine;
-use crate::kms::{KeyId, KeyVersion};
-use crate::ledger::{KeyTally, Tally, Verdict, word};
-use crate::watch::rank;
+pub use super::figures::Latency;
+use crate::ledger::Verdict;
+
+mod reading;
+
+pub use reading::{Counted, Depth, Listeners};
+pub(super) use reading::{Subject, Times, millis};
 
 /// What a daemon has seen since it started. It knows of nothing before that, and of no other kmsproxy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -20,29 +23,150 @@ pub struct Status {
     pub started_at: Timestamp,
     /// When this was asked.
     pub at: Timestamp,
+    /// How long it has run, in milliseconds by the boot clock: rates are what came between two of these.
+    #[serde(default)]
+    pub uptime_ms: u64,
+    /// What keeps it from being ready; nothing where it is.
+    #[serde(default)]
+    pub obstacles: Vec<String>,
+    /// How much it logs.
+    #[serde(default)]
+    pub log: Option<String>,
+    /// The memory that sealing keys are in: `memfd_secret`, `locked` or `unlocked`.
+    #[serde(default)]
+    pub memory: String,
+    /// The cache.
+    #[serde(default)]
+    pub cache: Fill,
+    /// DEKs from before the start that are still to be unwrapped again.
+    #[serde(default)]
+    pub warm_up_left: u64,
+    /// Requests by outcome: `ok`, or a word for the failure.
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
+    /// From the heads of requests to their answers.
+    #[serde(default)]
+    pub latency: Latency,
+    /// Each listener.
+    #[serde(default)]
+    pub listeners: Vec<Listening>,
     /// Each upstream.
     pub upstreams: Vec<Upstream>,
 }
 
+/// How full the cache is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Fill {
+    /// DEKs in it.
+    pub entries: u64,
+    /// DEKs of 1 KiB that it may hold.
+    pub capacity: u64,
+    /// DEKs that were thrown out because it was full.
+    pub evictions: u64,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Listening {
+    /// As the configuration names it.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Who is connected.
+    pub connections: usize,
+    /// How many may be.
+    pub max_connections: usize,
+    /// Requests that wait for their answers.
+    pub in_flight: usize,
+}
+
 /// One upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Upstream {
     /// As the configuration names it.
     pub name: String,
+    /// Whether there are credentials to ask it with.
+    #[serde(default)]
+    pub credentials: bool,
+    /// `answering`, `silent`, or `unasked` where nothing was asked of it yet.
+    #[serde(default)]
+    pub health: String,
+    /// When it last answered, be it with a refusal.
+    #[serde(default)]
+    pub answered_at: Option<Timestamp>,
+    /// When it last did not, or could not be asked.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
+    /// How that showed.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Shareable Decrypts by how they were answered: `hit`, `miss`, `coalesced`, `failed`.
+    #[serde(default)]
+    pub decrypts: BTreeMap<String, u64>,
+    /// Attempts sent to it by outcome: `ok`, or a word for the failure.
+    #[serde(default)]
+    pub attempts: BTreeMap<String, u64>,
+    /// How long those took.
+    #[serde(default)]
+    pub latency: Latency,
+    /// What may be asked of it, and is.
+    #[serde(default)]
+    pub quotas: Vec<Quota>,
+    /// Who was refused what, the last first; up to 32 that differ.
+    #[serde(default)]
+    pub refusals: Vec<Refused>,
     /// How many versions are not counted any more, because there were more than 1,024.
     pub forgotten_versions: u64,
     /// The keys that were seen, by id.
     pub keys: Vec<Key>,
 }
 
+/// What the KMS counts apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Quota {
+    /// `cryptography` or `reads`.
+    pub quota: String,
+    /// Calls a second that it may be asked now; 0 where no limit is known.
+    pub limit: u64,
+    /// Attempts let through since the start, by class.
+    pub taken: BTreeMap<String, u64>,
+    /// Calls that wait for their turn, by class.
+    pub waiting: BTreeMap<String, u64>,
+    /// Calls whose turn would have come too late, since the start, by class.
+    pub turned_away: BTreeMap<String, u64>,
+}
+
+/// One refusal, or several that are alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Refused {
+    /// When, the last time.
+    pub at: Timestamp,
+    /// How often.
+    pub times: u64,
+    /// Who asked.
+    pub caller: String,
+    /// For what.
+    pub action: String,
+    /// With which key, where the call named one that is known here.
+    pub key: Option<String>,
+    /// Why not, in one word and with the KMS's code and request id where it spoke.
+    pub why: String,
+}
+
 /// One key.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Key {
     /// Its id.
     pub key: String,
     /// The state of its lease; of its leases in several contexts, the worst: `refused`, `suspended`, `lapsed`,
     /// `serving_by_grace`, `serving` or `unknown`.
     pub lease: String,
+    /// How much longer that lease is in force, in milliseconds, if the KMS says nothing more.
+    #[serde(default)]
+    pub lease_left_ms: u64,
+    /// In what words the KMS refused it, where it did.
+    #[serde(default)]
+    pub refusal: Option<String>,
     /// How many DEKs are cached, in all contexts.
     pub entries: usize,
     /// The version that encrypts, where anything was encrypted here since the start.
@@ -56,12 +180,13 @@ pub struct Key {
 }
 
 /// Whether anything was seen under a version that is not the primary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Old {
     /// Something was, since the rotation; where none was seen here, since the start.
     Seen,
     /// Which version is primary is not known.
+    #[default]
     Unknown,
     /// Nothing was.
     Unseen,
@@ -86,107 +211,4 @@ pub struct Version {
     pub cached: usize,
     /// How many of them were asked for since the rotation; where none was seen here, since the start.
     pub asked_since_rotation: usize,
-}
-
-impl Status {
-    /// Asks `engines`, of a daemon that has run since `started`. Walks the whole cache, once for each.
-    #[must_use]
-    pub fn of(engines: &[std::sync::Arc<Engine>], started: Moment, clock: &dyn Clock) -> Self {
-        let times = Times { now: clock.now(), wall: clock.wall() };
-        Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: times.of(started),
-            at: times.of(times.now),
-            upstreams: engines.iter().map(|engine| Upstream::of(engine, times)).collect(),
-        }
-    }
-}
-
-impl Upstream {
-    fn of(engine: &Engine, times: Times) -> Self {
-        let ledger = engine.ledger();
-        let mut keys: BTreeMap<KeyId, Key> = BTreeMap::new();
-        for report in ledger.report(times.now) {
-            let key = keys.entry(report.key).or_insert_with_key(Key::unseen);
-            key.entries += report.entries;
-            let state = word(&report.standing);
-            if rank(state) < rank(&key.lease) {
-                state.clone_into(&mut key.lease);
-            }
-        }
-        for tally in engine.versions() {
-            keys.entry(tally.key.clone()).or_insert_with_key(Key::unseen).take(tally, times);
-        }
-        Self {
-            name: ledger.upstream().to_owned(),
-            forgotten_versions: ledger.versions().forgotten(),
-            keys: keys.into_values().collect(),
-        }
-    }
-}
-
-impl Key {
-    fn unseen(key: &KeyId) -> Self {
-        Self {
-            key: key.as_str().to_owned(),
-            lease: word(&crate::lease::Standing::Unknown).to_owned(),
-            entries: 0,
-            primary: None,
-            rotated_at: None,
-            old: Old::Unknown,
-            versions: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, tally: KeyTally, times: Times) {
-        self.primary = tally.primary.as_ref().map(text);
-        self.rotated_at = tally.rotated.map(|moment| times.of(moment));
-        self.old = Old::of(&tally);
-        self.versions = tally.versions.into_iter().map(|tally| Version::of(&tally, times)).collect();
-    }
-}
-
-impl Old {
-    fn of(tally: &KeyTally) -> Self {
-        let seen = |tally: &Tally| matches!(tally.verdict, Verdict::Asked | Verdict::StillEncrypts);
-        match &tally.primary {
-            None => Self::Unknown,
-            Some(_) if tally.versions.iter().any(seen) => Self::Seen,
-            Some(_) => Self::Unseen,
-        }
-    }
-}
-
-impl Version {
-    fn of(tally: &Tally, times: Times) -> Self {
-        let at = |moment: Option<Moment>| moment.map(|moment| times.of(moment));
-        Self {
-            version: text(&tally.version),
-            verdict: tally.verdict,
-            first_asked_at: at(tally.first_asked),
-            last_asked_at: at(tally.last_asked),
-            last_encrypted_at: at(tally.last_encrypted),
-            cached: tally.cached,
-            asked_since_rotation: tally.asked_since,
-        }
-    }
-}
-
-/// Both clocks at one instant, to tell people when a moment was.
-#[derive(Clone, Copy)]
-struct Times {
-    now: Moment,
-    wall: Timestamp,
-}
-
-impl Times {
-    fn of(self, moment: Moment) -> Timestamp {
-        let ago = SignedDuration::try_from(self.now.since(moment)).unwrap_or(SignedDuration::MAX);
-        let at = self.wall.checked_sub(ago).unwrap_or(Timestamp::MIN);
-        at.round(Unit::Second).unwrap_or(at)
-    }
-}
-
-fn text(version: &KeyVersion) -> String {
-    version.as_str().to_owned()
 }

@@ -3,23 +3,29 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::estate::Estate;
 use super::{BEAT, Error, adopted, bind_error, runtime_error, threads};
-use crate::admin::{self, Desk, Health};
+use crate::admin::{self, Desk, Furniture, Health, Orders};
 use crate::config::Address;
 use crate::listener::{self, Listener};
 use crate::serve::control;
 use crate::systemd::Inherited;
 use crate::upstream::local::Local;
+use crate::warm::Keeper;
 
 /// What is served beside the data path, by another runtime on another thread.
 pub(super) struct Sockets {
     pub(super) observer: Option<std::net::TcpListener>,
+    pub(super) page: Option<Arc<Desk>>,
     pub(super) admin: Option<(Listener, Arc<Desk>)>,
     pub(super) steering: Option<(Listener, Arc<Local>)>,
 }
@@ -36,7 +42,7 @@ impl Sockets {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();
                 if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
-                    tasks.spawn(admin::observe(listener, metrics, health, stop.clone()));
+                    tasks.spawn(admin::observe(listener, metrics.clone(), health, self.page, stop.clone()));
                 }
                 if let Some((listener, desk)) = self.admin {
                     let answer = move |request| Arc::clone(&desk).answer(request);
@@ -49,13 +55,43 @@ impl Sockets {
                     };
                     tasks.spawn(admin::control(listener, answer, stop.clone()));
                 }
-                stop.cancelled().await;
+                // What was measured is gathered by whoever asks for metrics; where nobody does, it would gather without end.
+                while timeout(UPKEEP, stop.cancelled()).await.is_err() {
+                    metrics.run_upkeep();
+                }
                 tasks.close();
                 tasks.wait().await;
             });
         };
         std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(runtime_error)
     }
+}
+
+/// The desk of a daemon that is about to serve.
+pub(super) fn desk(
+    estate: &Estate,
+    keeper: Option<Arc<Keeper>>,
+    orders: Orders,
+    metrics: &PrometheusHandle,
+    health: &Arc<Health>,
+    runtime: &Runtime,
+) -> Arc<Desk> {
+    Desk::new(Furniture {
+        clock: Arc::clone(&estate.clock),
+        engines: Arc::clone(&estate.engines),
+        keeper,
+        listeners: Arc::clone(&estate.listeners),
+        orders,
+        metrics: metrics.clone(),
+        health: Arc::clone(health),
+        data_path: runtime.handle().clone(),
+        drain: terminate,
+    })
+}
+
+/// Has this process end as by SIGTERM.
+fn terminate() -> io::Result<()> {
+    Ok(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?)
 }
 
 /// Binds the address of `/metrics` and health.
@@ -81,3 +117,6 @@ pub(super) fn private(name: &str, address: &Address, inherited: &mut Inherited) 
     };
     Listener::bind(&config, adopted(address, inherited)).map_err(bind_error)
 }
+
+/// How often what was measured is gathered.
+const UPKEEP: Duration = Duration::from_secs(5);

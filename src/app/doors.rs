@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::answering::Answering;
+use crate::admin::status::Counted;
 use crate::claim::Peer;
 use crate::engine::Following;
 use crate::listener::{self, Held, Listener};
@@ -20,6 +21,18 @@ pub(super) struct Entrance {
     pub(super) face: Face,
     /// Its socket once more, unless that is held already.
     pub(super) held: Option<Held>,
+}
+
+impl Entrance {
+    /// What a status tells of it.
+    pub(super) fn counted(&self) -> Counted {
+        Counted {
+            name: self.config.name.clone(),
+            address: self.listener.local_address().to_string(),
+            max_connections: self.listener.max_connections(),
+            census: self.listener.census(),
+        }
+    }
 }
 
 /// What is spoken behind a door.

@@ -172,6 +172,7 @@ address = "127.0.0.1:0"
 
 [admin]
 address = "unix:{admin}"
+page = {page}
 
 [working_set]
 file = "{working_set}"
@@ -184,6 +185,7 @@ file = "{working_set}"
             secret = self.secret_file().display(),
             actions = json!(Action::ALL.map(Action::name)),
             admin = self.admin_socket().display(),
+            page = mode == Mode::Cached,
             working_set = self.dir.join("working-set").display(),
             kubernetes = match mode {
                 Mode::Cached => self.kubernetes_config(),
@@ -293,7 +295,7 @@ kmsproxy listens on https://{address}   (Ctrl-C stops it)
   CA          {ca}
   metrics     http://{metrics}/metrics
   control     curl --unix-socket {control} http://localhost/keys
-  status      kmsproxy status --socket {admin}
+  status      kmsproxy status --socket {admin}   (or `top`, or http://{metrics}/ in a browser)
 
 Python SDK, aliyun-python-sdk-kms:
   from aliyunsdkcore.client import AcsClient

@@ -12,6 +12,7 @@ use super::answering::Answering;
 use super::descriptors::Descriptors;
 use super::doors::{self, Entrance};
 use super::{Error, Mode};
+use crate::admin::status::{Counted, Listeners};
 use crate::audit::Audit;
 use crate::auth::Door;
 use crate::cache::Cache;
@@ -37,6 +38,7 @@ pub(super) struct Estate {
     pub(super) policy: Arc<Policy>,
     pub(super) door: Arc<Door>,
     pub(super) engines: Arc<Engines>,
+    pub(super) listeners: Arc<Listeners>,
     pub(super) inherited: Inherited,
     pub(super) descriptors: Descriptors,
     pub(super) upstreams: BTreeMap<String, Standing>,
@@ -61,6 +63,7 @@ pub(super) struct Open {
     /// Ends it: from then on its connections are only let go of.
     pub(super) stop: CancellationToken,
     pub(super) presented: Option<Arc<Presented>>,
+    counted: Counted,
 }
 
 impl Standing {
@@ -92,6 +95,7 @@ impl Estate {
             policy: Policy::audited(HashMap::new(), audit),
             door: Arc::new(door),
             engines: Arc::default(),
+            listeners: Arc::default(),
             inherited: sockets.0,
             descriptors: sockets.1,
             upstreams: BTreeMap::new(),
@@ -100,13 +104,15 @@ impl Estate {
         })
     }
 
-    /// Tells everybody who looks at all engines which there are.
+    /// Tells everybody who looks at all engines, or all listeners, which there are.
     pub(super) fn publish(&self) {
+        self.listeners.replace(self.entrances.values().map(|open| open.counted.clone()).collect());
         self.engines.replace(self.upstreams.values().filter_map(Standing::engine).cloned().collect());
     }
 
     /// Opens a listener, within the runtime.
     pub(super) fn open(&mut self, entrance: Entrance) {
+        let counted = entrance.counted();
         let Entrance { config, listener, face, held } = entrance;
         let (stop, presented) = (self.stop.child_token(), listener.presented().map(Arc::clone));
         if let Some(held) = held {
@@ -117,7 +123,7 @@ impl Estate {
         }
         info!(listener = config.name, address = %listener.local_address(), "listening");
         doors::open(config.name.clone(), listener, face, stop.clone(), &self.listening);
-        self.entrances.insert(config.name.clone(), Open { config, stop, presented });
+        self.entrances.insert(config.name.clone(), Open { config, stop, presented, counted });
     }
 
     /// Lets go of the sockets at which nobody listens any more.

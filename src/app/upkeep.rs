@@ -47,7 +47,7 @@ pub(super) fn begin_all(estate: &Estate, working_set: Option<&Arc<Keeper>>) {
 /// The working set, where there is to be one.
 pub(super) fn keeper(config: working_set::Config, cache: &Arc<Cache>, engines: &[Arc<Engine>]) -> Option<Arc<Keeper>> {
     for engine in engines {
-        ::metrics::gauge!(metrics::WARM_UP_LEFT, "upstream" => engine.ledger().upstream().to_owned()).set(0.0);
+        metrics::warm_up_left(engine.ledger().upstream(), 0);
     }
     Some(Keeper::open(config.file?, config.save, Arc::clone(cache), engines))
 }

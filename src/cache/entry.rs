@@ -11,7 +11,7 @@ use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::Fault;
 use crate::kms::{Decrypt, Decrypted, KeyId, KeyVersion, RequestId};
-use crate::lease::{Epoch, Standing};
+use crate::lease::{Asked, Epoch, Standing};
 use crate::ledger::{Dek, Mark, Scope};
 use crate::policy::{Held, Release};
 use crate::seal::Sealed;
@@ -28,7 +28,7 @@ pub struct Entry {
     pub(super) call: Decrypt,
     /// What the KMS knows the call by that filled it.
     pub(super) source: RequestId,
-    pub(super) sent: Moment,
+    pub(super) asked: Asked,
     pub(super) expires: Moment,
     pub(super) refresh: Moment,
     /// The turn of eight seconds, since boot, in which moka last heard of a hit; 0 before the first.
@@ -81,6 +81,18 @@ impl Entry {
         &self.call
     }
 
+    /// When the question was sent that it is the answer to.
+    #[must_use]
+    pub const fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    /// When it is too old.
+    #[must_use]
+    pub const fn expires(&self) -> Moment {
+        self.expires
+    }
+
     /// Whether moka is to be told of a hit at `now`: of the first in each eight seconds. That is often enough to tell what is
     /// wanted from what is not, and leaves nearly all of moka's work out of the way of hits.
     pub(super) fn told(&self, now: Moment) -> bool {
@@ -110,6 +122,13 @@ impl Entry {
         now < self.expires && self.scope().serves(self.epoch, now)
     }
 
+    /// As [`Entry::fresh`], and it can be unsealed: its sealing key is not wiped. That it is, for one that is fresh, happens
+    /// where a closing or a purge ended between the sealing and the keeping of its scope's first entry.
+    #[must_use]
+    pub fn opens(&self, now: Moment) -> bool {
+        now < self.expires && self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now).is_some()
+    }
+
     /// What was unwrapped, if entry and lease allow it at `now`, against proof that policy does; still locked.
     ///
     /// # Errors
@@ -137,7 +156,7 @@ pub(super) struct ByEntry;
 
 impl ByEntry {
     fn span(entry: &Entry) -> Duration {
-        let span = entry.expires.since(entry.sent);
+        let span = entry.expires.since(entry.asked.sent);
         span.saturating_sub(MOKA_TICK.min(span / 4))
     }
 }

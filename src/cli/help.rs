@@ -7,6 +7,7 @@ Start here:
   kmsproxy serve --config FILE          run it
   kmsproxy status                       ask the one that runs
   kmsproxy reload                       have it read its configuration again
+  kmsproxy top                          watch it
   kmsproxy bench hit                    see what it does under load
 
 Exit codes:
@@ -53,6 +54,63 @@ Exit codes:
    0  reloaded
   70  nothing listens there, or not for this user
   78  not reloaded: the configuration is wrong, takes a restart, or cannot be carried out; nothing has changed";
+pub(super) const TOP_HELP: &str = "\
+Examples:
+  kmsproxy top
+  kmsproxy top --socket ./state/admin.sock --every 5
+
+Keys:
+  q, Esc, Ctrl-C   end
+
+Exit codes:
+   0  ended as asked
+  70  nothing listens there, or not for this user, or this is no terminal
+  78  the configuration has no [admin] address, or is wrong";
+
+pub(super) const PURGE_HELP: &str = "\
+Examples:
+  kmsproxy purge --key key-hzz62f
+  kmsproxy purge --caller ack
+  kmsproxy purge --ciphertext < blob.base64
+  kmsproxy purge --all
+
+Exit codes:
+   0  purged
+  64  say what to purge, and one thing only
+  70  no such key or caller; or nothing listens there, or not for this user
+  78  the configuration has no [admin] address, or is wrong";
+
+pub(super) const EXPLAIN_HELP: &str = "\
+Examples:
+  kmsproxy explain --caller ack < blob.base64
+  kmsproxy explain --caller ack --json < blob.base64 | jq '.upstreams[] | {verdict, why, remedy}'
+
+Exit codes:
+   0  told
+  70  no such caller, no base64; or nothing listens there, or not for this user
+  78  the configuration has no [admin] address, or is wrong";
+
+pub(super) const LOG_LEVEL_HELP: &str = "\
+Examples:
+  kmsproxy log-level
+  kmsproxy log-level debug
+  kmsproxy log-level info,kmsproxy::watch=debug
+
+Exit codes:
+   0  told, or changed
+  70  no such level; or nothing listens there, or not for this user
+  78  the configuration has no [admin] address, or is wrong";
+
+pub(super) const ORDERS_HELP: &str = "\
+Examples:
+  kmsproxy keys
+  kmsproxy refresh key-hzz62f
+  kmsproxy drain --socket ./state/admin.sock
+
+Exit codes:
+   0  told, or begun
+  70  no such key; or nothing listens there, or not for this user
+  78  the configuration has no [admin] address, or is wrong";
 
 pub(super) const EMULATOR_HELP: &str = "\
 Examples:

@@ -33,6 +33,8 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     /// The control socket, if any; never TCP.
     pub admin: Option<Address>,
+    /// Whether the status page is served, at the address of metrics, which there then is.
+    pub page: bool,
     /// The audit log, if any.
     pub audit: Option<audit::Terms>,
     /// Where the working set is kept, if anywhere.

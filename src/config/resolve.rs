@@ -36,6 +36,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         memory: config.memory,
         metrics: metrics(config, findings),
         admin: admin(config, machine, findings),
+        page: page(config, findings),
         audit: audit(&config.audit, machine, findings),
         working_set: config.working_set.clone(),
         places: Vec::new(),
@@ -57,6 +58,15 @@ fn metrics(config: &Config, findings: &mut Findings) -> Option<SocketAddr> {
     let key = Key::of(["metrics", "address"]);
     findings.add(&key, format!("`{text}` is not an address and a port"), "write it as \"127.0.0.1:9643\"");
     None
+}
+
+/// Whether there is to be a status page; it needs somewhere to be.
+fn page(config: &Config, findings: &mut Findings) -> bool {
+    if config.admin.page && config.metrics.address.is_none() {
+        let problem = "is served at metrics.address, and there is none";
+        findings.add(&Key::of(["admin", "page"]), problem, "write address = \"127.0.0.1:9643\" under [metrics]");
+    }
+    config.admin.page
 }
 
 /// The control socket.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use bytes::Bytes;
 use clap::Args;
 use http::Method;
 
@@ -26,7 +27,7 @@ impl ReloadCommand {
     /// See [`Error`]; [`Error::NotReloaded`] where nothing has changed, and why.
     pub fn run(self, environment: Environment) -> Result<(), Error> {
         let socket = self.daemon.socket(environment)?;
-        let answer = ask(&socket, Method::POST, "/reload")?;
+        let answer = ask(&socket, Method::POST, "/reload", Bytes::new())?;
         let verdict: Verdict = serde_json::from_slice(&answer).map_err(|_| Error::Strange(socket))?;
         let text = match verdict.outcome {
             _ if self.json => String::from_utf8_lossy(&answer).into_owned(),

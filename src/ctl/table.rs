@@ -7,6 +7,10 @@ use jiff::Timestamp;
 use crate::admin::status::{Key, Old, Status, Upstream, Version};
 use crate::ledger::Verdict;
 
+mod overview;
+
+pub(super) use overview::{plain, span};
+
 /// The whole of it, with a line end.
 pub(super) fn render(status: &Status) -> String {
     let told = Told { status };
@@ -15,7 +19,13 @@ pub(super) fn render(status: &Status) -> String {
         status.version,
         told.time(status.started_at)
     );
+    if overview::is_told(status) {
+        text.push_str(&overview::daemon(told));
+    }
     for upstream in &status.upstreams {
+        if overview::is_told(status) {
+            text.push_str(&overview::upstream(told, upstream));
+        }
         text.push_str(&told.upstream(upstream));
     }
     if status.upstreams.is_empty() {
@@ -48,13 +58,9 @@ impl Told<'_> {
     }
 
     fn key(self, upstream: &Upstream, key: &Key) -> String {
-        let Key { key: id, lease, entries, .. } = key;
-        let mut text = format!(
-            "\nupstream {}, key {id}\n  lease {lease}, {} cached\n  {}\n",
-            upstream.name,
-            deks(*entries),
-            self.summary(key)
-        );
+        let mut text = format!("\nupstream {}, key {}\n", upstream.name, plain(&key.key));
+        let _ = writeln!(text, "  lease {}, {} cached", lease(key), deks(key.entries));
+        let _ = writeln!(text, "  {}", self.summary(key));
         let head = ["VERSION", "FIRST ASKED FOR", "LAST ASKED FOR", "DEKS CACHED"].map(str::to_owned);
         let rows: Vec<_> = key.versions.iter().map(|version| self.row(version)).collect();
         if rows.is_empty() {
@@ -116,14 +122,40 @@ impl Told<'_> {
         }
     }
 
+    fn ago(self, at: Timestamp) -> String {
+        age(self.status.at.as_second() - at.as_second())
+    }
+
     fn start(self) -> String {
         self.time(self.status.started_at)
     }
 
     /// `2026-01-02 03:04:05 (3d ago)`.
     fn time(self, at: Timestamp) -> String {
-        format!("{} ({})", at.strftime("%Y-%m-%d %H:%M:%S"), age(self.status.at.as_second() - at.as_second()))
+        format!("{} ({})", at.strftime("%Y-%m-%d %H:%M:%S"), self.ago(at))
     }
+}
+
+/// The state of a key's lease, and for how much longer, or in which words it was refused.
+pub(super) fn lease(key: &Key) -> String {
+    match (&key.refusal, key.lease_left_ms) {
+        (Some(refusal), _) if key.lease == "refused" => format!("REFUSED: {}", plain(refusal)),
+        (_, 0) => key.lease.clone(),
+        (_, left) => format!("{} for {}.{} s more", key.lease, left / 1000, left % 1000 / 100),
+    }
+}
+
+/// Rows under their head, columns aligned to the left, indented.
+pub(super) fn columns<const N: usize>(head: [String; N], rows: Vec<[String; N]>, indent: usize) -> String {
+    let all: Vec<_> = [head].into_iter().chain(rows).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|at| all.iter().map(|row| row[at].chars().count()).max().unwrap_or_default());
+    let mut text = String::new();
+    for row in all {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{:indent$}{}", "", cells.join("  ").trim_end());
+    }
+    text
 }
 
 fn line(cells: &[String; COLUMNS], widths: [usize; COLUMNS]) -> String {
@@ -188,12 +220,14 @@ mod tests {
             rotated_at,
             old,
             versions,
+            ..Key::default()
         };
         Status {
             version: "0.1.0".to_owned(),
             started_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             at: "2026-01-04T12:00:00Z".parse().unwrap(),
-            upstreams: vec![Upstream { name: "hangzhou".to_owned(), forgotten_versions: 0, keys: vec![key] }],
+            upstreams: vec![Upstream { name: "hangzhou".to_owned(), keys: vec![key], ..Upstream::default() }],
+            ..Status::default()
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Engine;
+use super::{Contact, Engine};
 use crate::clock::Deadline;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Call, Decrypt};
@@ -32,6 +32,7 @@ impl Engine {
         self.remote.store(Arc::new(Remote { upstream, timeout, number }));
         self.parts.ledger.begin_anew(why);
         self.parts.cache.forget_failures();
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Contact::default();
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.iter().for_each(|followed| followed.begin_anew());
         drop(followed);
@@ -62,9 +63,20 @@ impl Engine {
     /// Asks, and says when. What one says who is not asked any more by then counts for nothing, be it an answer or a
     /// refusal: the question goes to its successor.
     pub(super) async fn ask(&self, permit: &Permit, call: &Call, deadline: Deadline) -> Result<(Asked, Held), Fault> {
+        self.ask_marked(permit, call, deadline, || Some(self.parts.ledger.ask())).await
+    }
+
+    /// As [`Engine::ask`], where `depart` marks the question, each time that it is about to be sent, or takes it back.
+    pub(super) async fn ask_marked(
+        &self,
+        permit: &Permit,
+        call: &Call,
+        deadline: Deadline,
+        depart: impl Fn() -> Option<Asked> + Send + Sync,
+    ) -> Result<(Asked, Held), Fault> {
         loop {
             // Before the upstream is looked up: what is asked of the new one is never taken for a question to the old.
-            let asked = self.parts.ledger.ask();
+            let asked = depart().ok_or(Fault::proxy(Kind::Lapsed))?;
             let remote = self.remote.load_full();
             let asking = remote.upstream.ask(permit, call, deadline);
             let left = deadline.remaining(asked.sent);
@@ -72,7 +84,7 @@ impl Engine {
             if remote.number != self.remote.load().number && !deadline.passed(self.parts.clock.now()) {
                 continue;
             }
-            let held = outcome?;
+            let held = self.heard(outcome)?;
             self.note_wrapped(call, &held, asked.sent);
             if let (Call::Decrypt(Decrypt { key: Some(named), .. }), Some(key)) = (call, held.key())
                 && self.parts.ledger.resolve(named) != *key

@@ -39,7 +39,7 @@ pub struct Scope {
     name: ScopeName,
     entries: AtomicUsize,
     watchers: AtomicUsize,
-    /// The ledger's count of sealing keys that were wiped because of what the KMS said.
+    /// The ledger's count of sealing keys that were wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     inner: RwLock<Inner>,
 }
@@ -161,6 +161,12 @@ impl Scope {
         self.inner.read().map_or(Standing::Suspended, |inner| inner.lease.standing(now, &inner.terms))
     }
 
+    /// As [`Lease::left`].
+    #[must_use]
+    pub fn left(&self, now: Moment) -> Duration {
+        self.inner.read().map_or(Duration::ZERO, |inner| inner.lease.left(now, &inner.terms))
+    }
+
     /// As [`Lease::may_try`].
     #[must_use]
     pub fn may_try(&self, now: Moment) -> bool {
@@ -255,6 +261,13 @@ impl Scope {
         let shorter = terms.duration < before.duration;
         let due = if shorter { Moment::BOOT } else { now + jittered(terms.probe) };
         inner.probe_due = inner.probe_due.min(due);
+    }
+
+    /// Wipes the sealing key of what was kept before `next`, and leaves the lease as it is.
+    pub(super) fn purge(&self, next: Epoch) {
+        let mut inner = self.write();
+        inner.lease.purge(next);
+        self.wipe(&mut inner);
     }
 
     /// Wipes the sealing key of a scope in which nothing is kept any more. Whoever is about to keep something there finds

@@ -12,15 +12,35 @@ use tokio::time::{Instant, timeout};
 #[derive(Debug)]
 pub(super) struct Crowd {
     room: Arc<Semaphore>,
-    members: Arc<Mutex<HashMap<u64, Arc<Member>>>>,
+    members: Members,
     next: AtomicU64,
     began: Instant,
 }
 
+type Members = Arc<Mutex<HashMap<u64, Arc<Member>>>>;
+
+/// Counts who is connected to one listener, served yet or not.
+#[derive(Clone, Debug, Default)]
+pub struct Census(Members);
+
+impl Census {
+    /// How many are connected, and how many requests of theirs are in flight.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let members = locked(&self.0);
+        (members.len(), members.values().map(|member| member.busy.load(Ordering::Relaxed)).sum())
+    }
+}
+
 impl Crowd {
+    #[cfg(test)]
     pub(super) fn new(max: usize) -> Self {
+        Self::counted(max, &Census::default())
+    }
+
+    pub(super) fn counted(max: usize, census: &Census) -> Self {
         let room = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { room, members: Arc::default(), next: AtomicU64::new(0), began: Instant::now() }
+        Self { room, members: Arc::clone(&census.0), next: AtomicU64::new(0), began: Instant::now() }
     }
 
     /// A place, as soon as there is one. While there is none, whoever has been idle longest is asked to leave: a peer
@@ -81,7 +101,7 @@ pub(super) enum Order {
 pub(super) struct Place {
     id: u64,
     member: Arc<Member>,
-    members: Arc<Mutex<HashMap<u64, Arc<Member>>>>,
+    members: Members,
     _room: OwnedSemaphorePermit,
 }
 

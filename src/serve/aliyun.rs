@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -172,7 +172,7 @@ fn response(status: StatusCode, request_id: &RequestId, body: Secret) -> Respons
     response
 }
 
-const X_ACS_REQUEST_ID: &str = "x-acs-request-id";
+const X_ACS_REQUEST_ID: HeaderName = HeaderName::from_static("x-acs-request-id");
 
 #[cfg(test)]
 mod tests {

@@ -26,8 +26,10 @@ use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
 use crate::tls;
 
+mod opening;
 mod resolver;
 
+pub use self::opening::Opening;
 pub use self::resolver::LOOKUPS_MAX;
 use self::resolver::Resolver;
 
@@ -148,7 +150,7 @@ pub struct Transport {
 
 impl Transport {
     /// Makes a pool without opening anything. `connect_timeout` bounds TCP alone, so that a dead address is
-    /// [`Kind::Unreachable`] while there is time left for another try.
+    /// [`Kind::Unreachable`] while there is time left for another try; nothing takes longer than [`OPENING_MAX`] to open.
     #[must_use]
     pub fn new(trust: Trust, reach: Reach, connect_timeout: Duration, clock: Arc<dyn Clock>) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Resolver::of_the_system());
@@ -163,7 +165,7 @@ impl Transport {
     pub fn over<N>(network: N, trust: Trust, reach: Reach, clock: Arc<dyn Clock>) -> Self
     where
         N: Clone + Send + Sync + 'static,
-        HttpsConnector<N>: Connect + Clone + Send + Sync + 'static,
+        Opening<HttpsConnector<N>>: Connect + Clone + Send + Sync + 'static,
     {
         let remade = Box::new(move |trust: Trust| -> Pools {
             let connector = HttpsConnectorBuilder::new().with_tls_config(trust.client());
@@ -171,7 +173,7 @@ impl Transport {
                 Reach::Verified => connector.https_only(),
                 Reach::VerifiedOrLoopback | Reach::VerifiedOrMachine => connector.https_or_http(),
             };
-            let connector = connector.enable_http1().wrap_connector(network.clone());
+            let connector = Opening::within(OPENING_MAX, connector.enable_http1().wrap_connector(network.clone()));
             Box::new(move |idle_max| pool(&connector, idle_max))
         });
         let pools = remade(trust);
@@ -389,6 +391,8 @@ const AGENT: &str = concat!("kmsproxy/", env!("CARGO_PKG_VERSION"));
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Headers of a response.
 pub const HEADERS_MAX: usize = 64;
+/// From looking up the name to the end of the TLS handshake.
+pub const OPENING_MAX: Duration = Duration::from_secs(10);
 const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const IDLE_CONNECTIONS_MAX: usize = 64;
 /// What was answered last lies in a connection's buffers until it is closed: within twice this time. Whoever asks less

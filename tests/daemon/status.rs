@@ -90,8 +90,11 @@ async fn the_admin_socket_knows_its_commands_and_their_methods() {
     let socket = PathBuf::from(daemon.at("admin_socket"));
     let (status, body) = plain(&socket, "GET", "/status", "").await;
     assert_eq!((status, &body["version"]), (200, &json!(env!("CARGO_PKG_VERSION"))));
-    assert_eq!(plain(&socket, "POST", "/status", "").await, (405, json!("only GET\n")));
-    assert_eq!(plain(&socket, "GET", "/", "").await, (404, json!("no such command\n")));
+    let wrong = json!({ "error": "/status knows no POST", "remedy": "ask with GET" });
+    assert_eq!(plain(&socket, "POST", "/status", "").await, (405, wrong));
+    let (status, body) = plain(&socket, "GET", "/", "").await;
+    assert_eq!((status, &body["error"]), (404, &json!("no such command")));
+    assert!(body["remedy"].as_str().unwrap().starts_with("there are GET /status, "), "{body}");
 }
 
 #[test]

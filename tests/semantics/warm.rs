@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kmsproxy::auth::CallerName;
+use kmsproxy::engine::Target;
 use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{Call, KeyId};
 use kmsproxy::warm::{Keeper, Progress};
 use kmsproxy::working_set::{self, Member};
+use sha2::Digest as _;
 use tokio_util::sync::CancellationToken;
 
 use super::kms::{KEY, Kms};
@@ -215,4 +217,40 @@ async fn what_is_there_already_is_not_written_again() {
     world.ask("a", decrypt(b"2")).await.unwrap();
     keeper.save();
     assert_eq!(working_set::read(&file).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_purged_is_neither_asked_for_nor_written_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let members: Vec<_> = (0..3).map(member).collect();
+    let file = file(&dir, &members);
+    let world = world();
+    let keeper = world.keeper(&file);
+    let target = Target::Digest(sha2::Sha256::digest(b"1").into());
+    keeper.forget("test", &target);
+    assert_eq!(keeper.progress(), Progress { members: 2, unwrapped: 0, refused: 0 });
+    warm(&keeper).await;
+    keeper.save();
+    assert_eq!(world.kms.calls(), 2);
+    let written = working_set::read(&file).unwrap();
+    assert!(written.len() == 2 && !written.contains(&members[1]));
+}
+
+#[tokio::test]
+async fn what_is_purged_while_it_is_being_asked_for_is_not_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir, &[member(1)]);
+    let world = world();
+    let keeper = world.keeper(&file);
+    let gate = world.kms.hold();
+    let [warm_up] = keeper.warm_ups() else { panic!("one upstream") };
+    let warming = tokio::spawn(Arc::clone(warm_up).run(CancellationToken::new()));
+    world.kms.asked(1).await;
+    keeper.forget("test", &Target::All);
+    assert_eq!(world.engine.purge(&Target::All), 0);
+    gate.add_permits(10);
+    warming.await.unwrap();
+    keeper.save();
+    assert_eq!((world.cache.len(), world.kms.calls()), (0, 1));
+    assert_eq!(working_set::read(&file).unwrap(), []);
 }

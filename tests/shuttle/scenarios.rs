@@ -7,8 +7,11 @@ use std::task::Poll;
 use shuttle::future::{block_on, spawn, yield_now};
 use shuttle::rand::{Rng, thread_rng};
 
+use crate::clock::Clock as _;
+use crate::engine::Target;
 use crate::fault::Kind;
-use crate::stage::Stage;
+use crate::kms::{Ciphertext, KeyId};
+use crate::stage::{KEY, Stage};
 
 /// Who fills the cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,5 +125,45 @@ pub(crate) fn upkeep_and_refusal(filler: Filler) {
         refreshing.await.unwrap();
         probing.await.unwrap();
         assert_eq!(stage.decrypt(1).await, Err(Kind::KeyDisabled), "renewed in spite of the refusal");
+    });
+}
+
+/// Something is purged while it is asked about again on our own account: it is gone, whoever came first.
+pub(crate) fn purge_and_upkeep(filler: Filler) {
+    block_on(async {
+        let stage = Stage::new();
+        assert_eq!(stage.decrypt(1).await, Ok(vec![1]));
+        stage.age();
+        let asking = {
+            let stage = Arc::clone(&stage);
+            spawn(async move {
+                match filler {
+                    Filler::Engine => stage.engine.refresh(10).await,
+                    Filler::AfterACheck => stage.fill_after_a_check(1).await,
+                }
+            })
+        };
+        yield_now().await;
+        stage.engine.purge(&Target::Key(KeyId::new(KEY)));
+        asking.await.unwrap();
+        let kept = stage.engine.explain(&Ciphertext::new(vec![1]), stage.clock.now());
+        assert_eq!(kept, [], "what is purged came back");
+        assert_eq!(stage.decrypt(1).await, Ok(vec![1]), "and is there for whoever asks anew");
+    });
+}
+
+/// Somebody's answer is under way when it is purged: either it is asked for anew, or it is gone.
+pub(crate) fn purge_and_fill() {
+    block_on(async {
+        let stage = Stage::new();
+        let filling = spawn(fill(Arc::clone(&stage), Filler::Engine, 1));
+        yield_now().await;
+        let before = stage.engine.ledger().ask().epoch;
+        stage.engine.purge(&Target::Key(KeyId::new(KEY)));
+        filling.await.unwrap();
+        for entry in stage.engine.explain(&Ciphertext::new(vec![1]), stage.clock.now()) {
+            assert!(entry.epoch > before, "an answer from before the purge is kept");
+        }
+        assert_eq!(stage.decrypt(1).await, Ok(vec![1]));
     });
 }

@@ -3,14 +3,15 @@
 //! This protects a copy of `keys.sealed` that leaves the machine without `root.key`: a backup, a paste. It does not
 //! protect the directory: whoever can read both files has the keys. It is a KMS for development.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
+use crate::replacement::replace;
 use crate::secret::Secret;
 use crate::upstream::local::gcm::{self, KEY_BYTES};
 use crate::upstream::local::keyring::Keyring;
@@ -20,7 +21,7 @@ use crate::upstream::local::saved;
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
-    locked: File,
+    _locked: File,
     root: Secret,
 }
 
@@ -36,7 +37,7 @@ impl Store {
                 let keys = read_sealed(&root, &keys_file)?
                     .and_then(|plain| saved::decode(plain.expose()))
                     .ok_or(OpenError::Damaged(keys_file))?;
-                Ok((Self { dir: dir.to_owned(), locked, root }, keys))
+                Ok((Self { dir: dir.to_owned(), _locked: locked, root }, keys))
             }
             (false, true) => Err(OpenError::Incomplete { path: root_file }),
             (true, false) => Err(OpenError::Incomplete { path: keys_file }),
@@ -45,26 +46,21 @@ impl Store {
 
     /// Puts `keys` in place of what was there. After an error the disk holds either all of the old or all of `keys`.
     pub(super) fn save(&self, keys: &Keyring) -> io::Result<()> {
-        self.replace(KEYS_FILE, &gcm::seal(&self.root, MAGIC, MAGIC, &saved::encode(keys)))
+        self.put(KEYS_FILE, &gcm::seal(&self.root, MAGIC, MAGIC, &saved::encode(keys)))
     }
 
     fn begin(dir: &Path, locked: File) -> Result<(Self, Keyring), OpenError> {
         let mut root = vec![0; KEY_BYTES];
         getrandom::fill(&mut root).expect("the kernel's generator never fails once the machine is up");
-        let store = Self { dir: dir.to_owned(), locked, root: Secret::new(root) };
+        let store = Self { dir: dir.to_owned(), _locked: locked, root: Secret::new(root) };
         let keys = Keyring::default();
         store.save(&keys).map_err(at(&dir.join(KEYS_FILE)))?;
-        store.replace(ROOT_FILE, store.root.expose()).map_err(at(&dir.join(ROOT_FILE)))?;
+        store.put(ROOT_FILE, store.root.expose()).map_err(at(&dir.join(ROOT_FILE)))?;
         Ok((store, keys))
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let fresh = self.dir.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, self.dir.join(name))?;
-        self.locked.sync_all()
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.dir.join(name), FILE_MODE, |out| out.write_all(bytes))
     }
 }
 

@@ -32,7 +32,7 @@ pub fn encode(answer: &Answer) -> Secret {
             object.key(&reply.key, &reply.version);
             object.blob("Plaintext", reply.plaintext.expose());
         }
-        Reply::Document(reply) => reply.members.iter().for_each(|(name, value)| object.member(name, value)),
+        Reply::Document(reply) => reply.members.iter().for_each(|(name, value)| object.value(name, value)),
         Reply::Encrypted(reply) => {
             object.key(&reply.key, &reply.version);
             object.blob("CiphertextBlob", reply.ciphertext.bytes());
@@ -221,9 +221,14 @@ impl Object {
         self.member("KeyVersionId", version.as_str());
     }
 
-    fn member(&mut self, name: &str, value: &(impl serde::Serialize + ?Sized)) {
+    fn member(&mut self, name: &str, text: &str) {
         self.name(name);
-        serde_json::to_writer(&mut self.0, value).expect("texts and JSON values always have a JSON form");
+        self.text(text);
+    }
+
+    fn value(&mut self, name: &str, value: &Value) {
+        self.name(name);
+        serde_json::to_writer(&mut self.0, value).expect("a JSON value always has a JSON form");
     }
 
     fn blob(&mut self, name: &str, bytes: &[u8]) {
@@ -235,8 +240,19 @@ impl Object {
 
     fn name(&mut self, name: &str) {
         self.0.push(if self.0.is_empty() { b'{' } else { b',' });
-        serde_json::to_writer(&mut self.0, name).expect("a text always has a JSON form");
+        self.text(name);
         self.0.push(b':');
+    }
+
+    /// Nearly every text stands for itself; to look for one that does not costs less than to write each as if it did not.
+    fn text(&mut self, text: &str) {
+        let escaped = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+        if text.bytes().fold(false, |any, byte| any | escaped(byte)) {
+            return serde_json::to_writer(&mut self.0, text).expect("a text always has a JSON form");
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(b'"');
     }
 
     fn close(mut self) -> Secret {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -152,7 +152,7 @@ pub(super) struct V3<'r> {
 
 impl<'r> V3<'r> {
     fn read(headers: &'r HeaderMap) -> Result<Self, Fault> {
-        let line = single(headers, AUTHORIZATION.as_str()).ok_or(malformed(BROKEN))?;
+        let line = single(headers, AUTHORIZATION).ok_or(malformed(BROKEN))?;
         let (algorithm, fields) = line.split_once(' ').ok_or(malformed(ALGORITHMS))?;
         if algorithm != ACS3 {
             return Err(malformed(ALGORITHMS));
@@ -188,10 +188,10 @@ impl<'r> V3<'r> {
         let names = || self.signed.split(';');
         let sorted = names().zip(names().skip(1)).all(|(one, next)| one < next);
         let there = names().all(|name| is_lower(name) && once(request.headers, name));
-        let covered = |name: &str| names().any(|signed| signed == name);
+        let covered = |name: HeaderName| names().any(|signed| signed == name.as_str());
         let nonce = !request.headers.contains_key(X_ACS_SIGNATURE_NONCE) || covered(X_ACS_SIGNATURE_NONCE);
-        let content_type = request.body.is_empty() || covered(CONTENT_TYPE.as_str());
-        sorted && there && nonce && content_type && ALWAYS_SIGNED.iter().all(|name| covered(name))
+        let content_type = request.body.is_empty() || covered(CONTENT_TYPE);
+        sorted && there && nonce && content_type && ALWAYS_SIGNED.into_iter().all(covered)
     }
 }
 
@@ -225,7 +225,7 @@ impl Proof for V3Proof<'_, '_> {
 }
 
 /// The value of a header that occurs once and is visible ASCII.
-pub(super) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value.trim_ascii())
@@ -251,7 +251,7 @@ const fn malformed(why: &'static str) -> Fault {
 }
 
 const ALGORITHMS: &str = "only HMAC-SHA1 (V1) and ACS3-HMAC-SHA256 (V3) signatures are supported";
-const ALWAYS_SIGNED: [&str; 5] = ["host", X_ACS_ACTION, X_ACS_CONTENT_SHA256, X_ACS_DATE, X_ACS_VERSION];
+const ALWAYS_SIGNED: [HeaderName; 5] = [HOST, X_ACS_ACTION, X_ACS_CONTENT_SHA256, X_ACS_DATE, X_ACS_VERSION];
 const BROKEN: &str = "its Authorization is not Credential, SignedHeaders and Signature";
 const CONFIDENTIAL: [&str; 5] = ["BearerToken", "CiphertextBlob", "Plaintext", "STSToken", "SecurityToken"];
-const X_ACS_BEARER_TOKEN: &str = "x-acs-bearer-token";
+const X_ACS_BEARER_TOKEN: HeaderName = HeaderName::from_static("x-acs-bearer-token");

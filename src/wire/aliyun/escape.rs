@@ -172,11 +172,13 @@ pub fn unescape(raw: &str) -> Option<Cow<'_, str>> {
 fn decoded(raw: &str) -> Vec<u8> {
     let mut rest = raw.as_bytes();
     let mut bytes = Vec::with_capacity(rest.len());
-    while let Some(&first) = rest.first() {
-        let (byte, width) = meant(first, rest);
+    while let Some(at) = memchr::memchr2(b'%', b'+', rest) {
+        let (byte, width) = meant(rest[at], &rest[at..]);
+        bytes.extend_from_slice(&rest[..at]);
         bytes.push(byte);
-        rest = &rest[width..];
+        rest = &rest[at + width..];
     }
+    bytes.extend_from_slice(rest);
     bytes
 }
 

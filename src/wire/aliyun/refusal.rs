@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{HeaderMap, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
 use super::authorization::single;
@@ -277,7 +277,7 @@ fn named(message: &str) -> Box<str> {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name| single(headers, name).and_then(|text| text.parse().ok());
     let milliseconds = number(X_ACS_RETRY_AFTER).map(Duration::from_millis);
-    let after = milliseconds.or_else(|| number(RETRY_AFTER.as_str()).map(Duration::from_secs))?;
+    let after = milliseconds.or_else(|| number(RETRY_AFTER).map(Duration::from_secs))?;
     Some(after.min(RETRY_AFTER_MAX))
 }
 
@@ -297,7 +297,7 @@ const NAMES: [&str; 9] = [
 const NAME_BYTES_MAX: usize = 128;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 const SHOWN: &str = "server string to sign is:";
-const X_ACS_RETRY_AFTER: &str = "x-acs-retry-after";
+const X_ACS_RETRY_AFTER: HeaderName = HeaderName::from_static("x-acs-retry-after");
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::authorization::{Signing, Unsigned, single};
 use super::escape::{Layer, Length, Sink, escape};
@@ -65,7 +65,7 @@ impl<'r> Request<'r> {
 
     /// A V3 request says it in the signed header, a V1 request in the signed parameter, a request without a signature
     /// in either.
-    fn said(&self, parameter: &str, header: &str) -> Result<Cow<'r, str>, Fault> {
+    fn said(&self, parameter: &str, header: HeaderName) -> Result<Cow<'r, str>, Fault> {
         let in_header = || single(self.headers, header).map(Cow::Borrowed);
         let said = match self.signing {
             Signing::V3(_) => in_header(),
@@ -84,7 +84,7 @@ fn form<'r>(method: &Method, headers: &HeaderMap, body: &'r [u8]) -> Result<&'r 
     if method != Method::POST {
         return Err(malformed("only POST has a body"));
     }
-    let essence = single(headers, CONTENT_TYPE.as_str()).and_then(|value| value.split(';').next());
+    let essence = single(headers, CONTENT_TYPE).and_then(|value| value.split(';').next());
     if !essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(FORM)) {
         return Err(malformed("its body is not application/x-www-form-urlencoded"));
     }

@@ -183,12 +183,12 @@ fn sensitive(bytes: &[u8]) -> HeaderValue {
 pub(super) const ACS3: &str = "ACS3-HMAC-SHA256";
 /// The content type of a form body.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
-pub(super) const X_ACS_ACCESSKEY_ID: &str = "x-acs-accesskey-id";
-pub(super) const X_ACS_ACTION: &str = "x-acs-action";
-pub(super) const X_ACS_CONTENT_SHA256: &str = "x-acs-content-sha256";
-pub(super) const X_ACS_DATE: &str = "x-acs-date";
-pub(super) const X_ACS_SECURITY_TOKEN: &str = "x-acs-security-token";
-pub(super) const X_ACS_SIGNATURE_NONCE: &str = "x-acs-signature-nonce";
-pub(super) const X_ACS_VERSION: &str = "x-acs-version";
+pub(super) const X_ACS_ACCESSKEY_ID: HeaderName = HeaderName::from_static("x-acs-accesskey-id");
+pub(super) const X_ACS_ACTION: HeaderName = HeaderName::from_static("x-acs-action");
+pub(super) const X_ACS_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-acs-content-sha256");
+pub(super) const X_ACS_DATE: HeaderName = HeaderName::from_static("x-acs-date");
+pub(super) const X_ACS_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-acs-security-token");
+pub(super) const X_ACS_SIGNATURE_NONCE: HeaderName = HeaderName::from_static("x-acs-signature-nonce");
+pub(super) const X_ACS_VERSION: HeaderName = HeaderName::from_static("x-acs-version");
 const DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%SZ";
 const HEADERS_MAX: usize = 16;

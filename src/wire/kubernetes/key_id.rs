@@ -20,14 +20,8 @@ impl PublicKeyId {
     /// The `key_id` of `version` of `key`.
     #[must_use]
     pub fn of(key: &KeyId, version: &KeyVersion, suffix: &str) -> Self {
-        let mut hash = Sha256::new();
-        // Each part after its length: no two triples spell the same.
-        for part in [DOMAIN, key.as_str(), version.as_str(), suffix] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-        Self(digits.map(|digit| char::from(HEX[usize::from(digit)])).collect::<String>().into())
+        let digits = digits(key.as_str(), version.as_str(), suffix);
+        Self(str::from_utf8(&digits).expect("digits are ASCII").into())
     }
 
     /// The digits.
@@ -35,6 +29,20 @@ impl PublicKeyId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn digits(key: &str, version: &str, suffix: &str) -> [u8; 64] {
+    let mut hash = Sha256::new();
+    // Each part after its length: no two triples spell the same.
+    for part in [DOMAIN, key, version, suffix] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut digits = [0; 64];
+    for (two, byte) in digits.chunks_exact_mut(2).zip(hash.finalize()) {
+        two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+    }
+    digits
 }
 
 impl fmt::Display for PublicKeyId {
@@ -70,13 +78,12 @@ pub fn read(key_id: &str, annotations: &BTreeMap<String, Vec<u8>>) -> Result<(Ke
     let bytes = |name| annotations.get(name).map(Vec::as_slice);
     let text = |bytes| str::from_utf8(bytes).map_err(|_| Foreign::Altered);
     let key = text(bytes(KEY).ok_or(Foreign::Missing)?)?;
-    let version = KeyVersion::new(text(bytes(VERSION).ok_or(Foreign::Missing)?)?);
+    let version = text(bytes(VERSION).ok_or(Foreign::Missing)?)?;
     let suffix = text(bytes(SUFFIX).unwrap_or_default())?;
     // Anyone can make a key_id for any text: an alias must not get in by it.
     let is_id = !key.is_empty() && KeyName::new(key).is_id();
-    let key = KeyId::new(key);
-    let same = PublicKeyId::of(&key, &version, suffix).as_str() == key_id;
-    if is_id && same { Ok((key, version)) } else { Err(Foreign::Altered) }
+    let same = digits(key, version, suffix) == key_id.as_bytes();
+    if is_id && same { Ok((KeyId::new(key), KeyVersion::new(version))) } else { Err(Foreign::Altered) }
 }
 
 const KEY: &str = "key.kmsproxy.internal";

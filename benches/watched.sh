@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What it costs the data path to be watched: two daemons, the same load in turns, and one of the two is scraped, has its
+# status page polled and is looked at by `kmsproxy top`, each once a second. Prints the ratio of the watched to the other.
+#
+#   benches/watched.sh KMSPROXY [words for `kmsproxy bench hit`, such as --rounds 15]
+set -euo pipefail
+kmsproxy=$(realpath "${1:?which kmsproxy}")
+shift
+dir=$(mktemp -d)
+started=()
+finish() {
+    for id in "${started[@]}"; do kill "$id" 2>/dev/null || true; done
+    wait 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap finish EXIT
+
+for side in watched alone; do
+    "$kmsproxy" dev --state-dir "$dir/$side" --listen 127.0.0.1:0 --json >"$dir/$side.json" 2>"$dir/$side.log" &
+    started+=($!)
+done
+for side in watched alone; do
+    for _ in $(seq 100); do [ -s "$dir/$side.json" ] && break; sleep 0.1; done
+done
+metrics=$(sed 's/.*"metrics_address":"\([^"]*\)".*/\1/' "$dir/watched.json")
+
+every_second() { # every_second WORD…: until it is killed, and for an hour at most
+    for _ in $(seq 3600); do "$@" >/dev/null 2>&1 || true; sleep 1; done
+}
+every_second curl --silent --fail "http://$metrics/metrics" &
+started+=($!)
+every_second curl --silent --fail "http://$metrics/live" &
+started+=($!)
+# A terminal that is held open: its standard input never ends.
+sleep 3600 | script --quiet --flush --command "stty rows 40 cols 120; exec '$kmsproxy' top --socket '$dir/watched/admin.sock'" /dev/null >"$dir/top.out" &
+started+=($!)
+started+=($(jobs -p | tail -1))
+
+sleep 2
+"$kmsproxy" bench hit --face kubernetes-v2 --compare "unix:$dir/watched/kms.sock" "unix:$dir/alone/kms.sock" "$@"
+echo "top wrote $(stat -c %s "$dir/top.out") bytes to its terminal meanwhile"
