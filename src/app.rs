@@ -33,7 +33,6 @@ mod doors;
 pub mod embedded;
 mod estate;
 mod prepared;
-mod preparing;
 mod pulse;
 mod reload;
 mod threads;
@@ -42,7 +41,6 @@ mod word;
 
 use aside::{Sockets, observer, private};
 use descriptors::Descriptors;
-use doors::Entrance;
 pub use embedded::Options;
 use estate::Estate;
 use prepared::Prepared;
@@ -141,8 +139,7 @@ impl House {
     /// Where each listener listens, by name.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, String)> {
-        let address = |entrance: &Entrance| entrance.listener.local_address().to_string();
-        self.prepared.entrances.iter().map(|entrance| (entrance.config.name.clone(), address(entrance))).collect()
+        self.prepared.addresses()
     }
 
     /// Where metrics are.
@@ -154,7 +151,7 @@ impl House {
     /// The embedded KMS, where the plan has one.
     #[must_use]
     pub fn local(&self) -> Option<&Arc<Local>> {
-        self.prepared.begun.iter().find_map(|(_, standing)| standing.local.as_ref())
+        self.prepared.local()
     }
 
     /// Runs until SIGTERM or SIGINT, then drains; reloads at SIGHUP, or as the admin socket says. `announce` is called once

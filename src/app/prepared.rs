@@ -1,5 +1,7 @@
 //! A change that nothing can hinder any more.
 
+mod preparing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,39 +16,51 @@ use crate::policy::Grant;
 use crate::upstream::Upstream;
 use crate::upstream::aliyun::Aliyun;
 use crate::upstream::gone::Gone;
+use crate::upstream::local::Local;
 
 /// What is to be, with everything that can fail done already: sockets are bound, certificates read, credentials found. Only
 /// [`Estate::prepare`] makes one, and dropping it changes nothing.
 pub(super) struct Prepared {
-    pub(super) shares: Vec<CallerName>,
-    pub(super) grants: HashMap<CallerName, Grant>,
-    pub(super) guests: Guests,
+    shares: Vec<CallerName>,
+    grants: HashMap<CallerName, Grant>,
+    guests: Guests,
     /// Upstreams that are new.
-    pub(super) begun: Vec<(String, Standing)>,
+    begun: Vec<(String, Standing)>,
     /// Upstreams that are asked otherwise, or as somebody else.
-    pub(super) exchanged: Vec<Exchange>,
+    exchanged: Vec<Exchange>,
     /// Upstreams whose leases have other terms.
-    pub(super) amended: Vec<(String, Terms)>,
+    amended: Vec<(String, Terms)>,
     /// Upstreams that are not named any more.
-    pub(super) ended: Vec<String>,
+    ended: Vec<String>,
     /// Listeners that stop.
-    pub(super) closed: Vec<String>,
+    closed: Vec<String>,
     /// Listeners that start, some of them where another stops.
-    pub(super) entrances: Vec<Entrance>,
+    entrances: Vec<Entrance>,
 }
 
 /// One upstream in the place of another.
-pub(super) struct Exchange {
-    pub(super) name: String,
-    pub(super) upstream: Arc<dyn Upstream>,
-    pub(super) timeout: Duration,
-    pub(super) aliyun: Option<Arc<Aliyun>>,
+struct Exchange {
+    name: String,
+    upstream: Arc<dyn Upstream>,
+    timeout: Duration,
+    aliyun: Option<Arc<Aliyun>>,
 }
 
 impl Prepared {
     /// The engines that are new.
     pub(super) fn engines(&self) -> Vec<Arc<Engine>> {
         self.begun.iter().filter_map(|(_, standing)| standing.engine()).cloned().collect()
+    }
+
+    /// Where each listener that starts will listen, by name.
+    pub(super) fn addresses(&self) -> Vec<(String, String)> {
+        let address = |entrance: &Entrance| entrance.listener.local_address().to_string();
+        self.entrances.iter().map(|entrance| (entrance.config.name.clone(), address(entrance))).collect()
+    }
+
+    /// The embedded KMS, where one is new.
+    pub(super) fn local(&self) -> Option<&Arc<Local>> {
+        self.begun.iter().find_map(|(_, standing)| standing.local.as_ref())
     }
 
     /// Puts it in force, within the runtime. Who may do what comes first, so that nothing that follows is used by somebody

@@ -179,7 +179,12 @@ fn flat(value: Value) -> Settings {
         let within = |name: String| if path.is_empty() { name } else { format!("{path}.{name}") };
         match value {
             Value::Table(table) => waiting.extend(Table::into_iter(table).map(|(name, value)| (within(name), value))),
-            value => {
+            value @ (Value::Array(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Float(_)
+            | Value::Integer(_)
+            | Value::String(_)) => {
                 settings.insert(path, value);
             }
         }

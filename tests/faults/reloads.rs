@@ -41,7 +41,7 @@ async fn f16_ten_reloads_a_second_a_fifth_of_them_wrong_fail_nobody_and_lose_not
             good += 1;
             // A guest is known from every second good configuration on, until the next.
             let known = guest.call("ListKeys", &[]).await.1["Code"] != "InvalidAccessKeyId.NotFound";
-            assert_eq!(known, turn % 2 == 0, "the configuration of turn {turn} is not in force");
+            assert_eq!(known, turn.is_multiple_of(2), "the configuration of turn {turn} is not in force");
         }
         next += Duration::from_millis(100);
         sleep_until(next).await;
@@ -79,7 +79,7 @@ access_key = { id = "LTAIguest", secret_file = "DIR/secret" }
 allow = [{ actions = ["Decrypt"], keys = ["*"] }]
 "#;
     let directory = base.split("\"unix:").nth(1).unwrap().split("/plugin.sock").next().unwrap();
-    let guest = if turn % 2 == 0 { guest.replace("DIR", directory) } else { String::new() };
+    let guest = if turn.is_multiple_of(2) { guest.replace("DIR", directory) } else { String::new() };
     let handed_on = format!("name = \"tls\"\nmax_in_flight = {}\n", 500 + turn);
     format!("{}{guest}", base.replacen("name = \"tls\"\n", &handed_on, 1))
 }

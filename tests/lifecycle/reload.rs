@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::client::Target;
+use super::client::{Target, plain};
 use super::process::{Daemon, write_private};
 use super::scene::{Scene, decrypts, until};
 use super::stage::{SETTING, kmsproxy};
@@ -195,6 +195,28 @@ allow = [{ actions = ["Decrypt"], keys = ["*"] }]
     assert_eq!(scene.reloaded().await, ["caller.second: removed", "listener.second: removed"]);
     until("its file is gone", async || (!socket.exists()).then_some(())).await;
     assert_eq!(scene.tls.call("Decrypt", &[("CiphertextBlob", &kept[0].0)]).await.0, 200, "and no other");
+}
+
+#[tokio::test]
+async fn a_listener_of_another_name_takes_the_socket_over_and_its_file_keeps_its_mode() {
+    let scene = Scene::new(SETTING);
+    let blob = scene.ciphertext().await;
+    let blob = percent_encoding::utf8_percent_encode(&blob, percent_encoding::NON_ALPHANUMERIC);
+    let uri = format!("/?Action=Decrypt&Version=2016-01-20&Format=JSON&CiphertextBlob={blob}");
+    let socket = scene.proxy.dir.path().join("plugin.sock");
+    let before = scene.config();
+    let renamed = before.replace("name = \"unix\"", "name = \"other\"");
+    let renamed = renamed.replace("listener = \"unix\"", "listener = \"other\"");
+    scene.write(&renamed.replace("plugin.sock\"\n", "plugin.sock\"\nmode = \"0600\"\n"));
+    let (status, verdict) = scene.reload().await;
+    assert_eq!((status, verdict["outcome"].as_str()), (409, Some("impossible")), "{verdict}");
+    assert!(verdict["reasons"][0].as_str().unwrap().contains("another mode, owner or group"), "{verdict}");
+    assert_eq!(plain(&socket, "GET", &uri, "").await.0, 200);
+    scene.write(&renamed);
+    let changes = ["caller.anyone: listener", "listener.other: added", "listener.unix: removed"];
+    assert_eq!(scene.reloaded().await, changes);
+    assert_eq!(plain(&socket, "GET", &uri, "").await.0, 200);
+    assert_eq!(scene.counted("Decrypt", "ok").await, 1, "who it is by name has kept what it had");
 }
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answering::Answering;
-use super::doors::{Entrance, Face};
-use super::estate::{Estate, Standing, place};
-use super::prepared::{Exchange, Prepared};
-use super::{Environment, Error, LOCAL_TIMEOUT, Mode, adopted, bind_error, runtime_error, share};
+use super::{Exchange, Prepared};
+use crate::app::answering::Answering;
+use crate::app::doors::{Entrance, Face};
+use crate::app::estate::{Estate, Standing, place};
+use crate::app::{Environment, Error, LOCAL_TIMEOUT, Mode, adopted, bind_error, runtime_error, share};
 use crate::config::{Address, Difference, FacePlan, Fate, Kms, ListenerPlan, Plan, UpstreamPlan};
 use crate::engine::{Direct, Engine, Parts};
 use crate::ledger::Ledger;
@@ -31,7 +31,7 @@ impl Estate {
     ///
     /// # Errors
     /// What cannot be carried out; nothing has changed then.
-    pub(super) fn prepare(
+    pub(in crate::app) fn prepare(
         &mut self,
         difference: &Difference,
         plan: Plan,
