@@ -10,6 +10,8 @@ mod kms;
 mod panics;
 #[path = "semantics/provider.rs"]
 mod provider;
+#[path = "semantics/refresh.rs"]
+mod refresh;
 #[path = "semantics/schedules.rs"]
 mod schedules;
 #[path = "semantics/sharing.rs"]
