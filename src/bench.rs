@@ -45,7 +45,9 @@ mod target;
 
 use choice::Choice;
 pub use help::BENCH_HELP;
-use help::{CHURN_HELP, COLD_HELP, DISABLE_HELP, HIT_HELP, MIXED_HELP, OUTAGE_HELP, RESTART_HELP, STORM_HELP};
+use help::{
+    CHURN_HELP, COLD_HELP, DISABLE_HELP, HIT_HELP, IDLE_HELP, MIXED_HELP, OUTAGE_HELP, RESTART_HELP, STORM_HELP,
+};
 use processors::Processors;
 use progress::Progress;
 use record::{Run, SCHEMA};
@@ -76,6 +78,9 @@ enum Plot {
     /// Few DEKs often, many seldom (Zipf), and writes between: the share of remote calls, and latencies as users have them
     #[command(after_help = MIXED_HELP)]
     Mixed(Played<scenario::mixed::Mixed>),
+    /// Connections that have asked once and say nothing more: what each costs in memory
+    #[command(after_help = IDLE_HELP)]
+    Idle(Played<scenario::idle::Idle>),
     /// Ciphertexts that come once flood a set that is read all the time: what that does to the set
     #[command(after_help = CHURN_HELP)]
     Churn(Played<scenario::churn::Churn>),
@@ -168,13 +173,13 @@ impl BenchCommand {
     /// # Errors
     /// See [`Failure`].
     pub fn run(self, command: &[OsString]) -> Result<(), Failure> {
-        use scenario::{churn, cold, disable, hit, mixed, outage, restart, storm};
+        use scenario::{churn, cold, disable, hit, idle, mixed, outage, restart, storm};
         let deks = deks::Deks::default;
         match self.plot {
             Plot::Hit(play) => play.play("hit", command, |options, side| {
                 let mut options = options.clone();
                 options.deks = side.deks.unwrap_or(options.deks);
-                Box::new(hit::Hits { options, deks: deks() })
+                Box::new(hit::Hits { options, deks: deks(), each: None })
             }),
             Plot::Storm(play) => play.play("storm", command, |options, _| Box::new(storm::Storms(options.clone()))),
             Plot::Restart(play) => play.play("restart", command, |options, _| {
@@ -184,6 +189,8 @@ impl BenchCommand {
             Plot::Mixed(play) => play.play("mixed", command, |options, _| {
                 Box::new(mixed::Mixture { options: options.clone(), deks: deks(), round: 0 })
             }),
+            Plot::Idle(play) => play
+                .play("idle", command, |options, _| Box::new(idle::Idlers { options: options.clone(), deks: deks() })),
             Plot::Churn(play) => play
                 .play("churn", command, |options, _| Box::new(churn::Churns { options: options.clone(), hot: deks() })),
             Plot::Disable(play) => play.play("disable", command, |options, _| {
@@ -209,7 +216,7 @@ impl<S: Args> Played<S> {
         let sides = common.choice.sides().map_err(Failure::Usage)?;
         let mut scenarios: Vec<_> = sides.iter().map(|side| scenario(&own, side)).collect();
         if let Some((side, _)) = sides.iter().zip(&scenarios).find(|(side, own)| side.is_bare() && !own.takes_bare()) {
-            return Err(Failure::Usage(format!("{} answers a constant: it plays `hit` only", side.text)));
+            return Err(Failure::Usage(format!("{} answers a constant: it plays `hit` and `idle` only", side.text)));
         }
         machine::raise_open_files();
         let processors = if common.choice.shares(&sides) { Processors::shared() } else { Processors::parted() };

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::auth::CallerName;
-use crate::chance;
 use crate::clock::Moment;
 use crate::fault::{Fault, REMEMBERED_MAX};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion, RequestId};
@@ -23,6 +22,7 @@ use crate::policy::Permit;
 mod entry;
 mod index;
 mod parts;
+mod phase;
 
 pub use entry::{Closed, Entry};
 use index::Index;
@@ -189,7 +189,7 @@ impl Cache {
                 call: fill.call.clone(),
                 asked: fill.asked,
                 expires: fill.asked.sent + age,
-                refresh: fill.asked.sent + age.mul_f64(REFRESH_FROM + REFRESH_SPREAD * chance::share()),
+                refresh: phase::again(&fill.fingerprint, fill.asked.sent, age),
                 told: AtomicU64::default(),
             };
             let entry = Arc::new(entry);
@@ -381,9 +381,6 @@ fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
     }
 }
 
-/// Refreshes are spread over this part of an entry's age.
-const REFRESH_FROM: f64 = 0.5;
-const REFRESH_SPREAD: f64 = 0.4;
 const FAILURES_MAX: u64 = 10_000;
 
 #[cfg(test)]

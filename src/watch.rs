@@ -148,7 +148,7 @@ const TURN: Duration = Duration::from_millis(200);
 const TIDY: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(1);
 const REFRESH_MIN: Duration = Duration::from_secs(1);
-const REFRESH_MAX: Duration = Duration::from_secs(300);
+const REFRESH_MAX: Duration = Duration::from_secs(60);
 const PROBES_AT_ONCE: usize = 16;
 /// In one walk. They are asked one after the other, so refreshing never takes more than one place upstream.
 const REFRESHES_MAX: usize = 16_384;

@@ -12,6 +12,8 @@ mod panics;
 mod provider;
 #[path = "semantics/purge.rs"]
 mod purge;
+#[path = "semantics/refresh.rs"]
+mod refresh;
 #[path = "semantics/reload.rs"]
 mod reload;
 #[path = "semantics/schedules.rs"]

@@ -72,9 +72,10 @@ pub(super) struct Choice {
     /// How long the embedded KMS takes for a call [default: 20ms; 0s for hit]
     #[arg(long, value_name = "TIME", value_parser = span, help_heading = "Spawned targets")]
     kms_latency: Option<Duration>,
-    /// How many calls a second the embedded KMS grants; the daemon is told [default: no limit; 1000 for cold]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(5..), help_heading = "Spawned targets")]
-    kms_quota: Option<u32>,
+    /// How many calls a second the embedded KMS grants, or none for no limit; the daemon is told [default: none; 1000 for
+    /// cold]
+    #[arg(long, value_name = "N", value_parser = quota, help_heading = "Spawned targets")]
+    kms_quota: Option<Quota>,
     /// Do not tell the daemon of --kms-quota: it has to learn
     #[arg(long, help_heading = "Spawned targets")]
     quota_untold: bool,
@@ -175,7 +176,7 @@ impl Choice {
         let usual = scenario.kms();
         let kms = Behaviour {
             latency: self.kms_latency.unwrap_or(usual.latency),
-            quota: self.kms_quota.or(usual.quota),
+            quota: self.kms_quota.map_or(usual.quota, |Quota(quota)| quota),
             ..usual
         };
         Ok(Wish {
@@ -256,5 +257,20 @@ impl Side {
     }
 }
 
+/// Calls a second, or no limit.
+#[derive(Clone, Copy, Debug)]
+struct Quota(Option<u32>);
+
+fn quota(text: &str) -> Result<Quota, String> {
+    let number = text.parse().ok().filter(|number| *number >= QUOTA_MIN);
+    match number {
+        None if text == "none" => Ok(Quota(None)),
+        None => Err(format!("write none, or a number from {QUOTA_MIN} on")),
+        Some(_) => Ok(Quota(number)),
+    }
+}
+
+/// What the daemon takes for one.
+const QUOTA_MIN: u32 = 5;
 /// The daemon's default: what waits longer is refused there.
 const DAEMON_TIMEOUT: Duration = Duration::from_millis(2500);

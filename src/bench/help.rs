@@ -50,6 +50,7 @@ how many remote calls each DEK cost.
 
 Examples:
   kmsproxy bench cold --deks 20000 --kms-quota 1000
+  kmsproxy bench cold --deks 20000 --kms-quota none         only the calls under way and the KMS's time set a limit
   kmsproxy bench cold --deks 5000 --quota-untold            the daemon learns the quota from being throttled";
 
 pub(super) const MIXED_HELP: &str = "\
@@ -59,6 +60,14 @@ cache starts empty and fills while it is measured.
 Examples:
   kmsproxy bench mixed --rate 1000 --duration 30s
   kmsproxy bench mixed --deks 100000 --writes 0";
+
+pub(super) const IDLE_HELP: &str = "\
+What is measured: by how much the target's resident memory grows for each connection: when all are open and each has had
+one answer, and again when they have said nothing for --rest. The kernel's part of a connection is not in it.
+
+Examples:
+  kmsproxy bench idle --face aliyun-unsigned
+  kmsproxy bench idle --over tls --idlers 5000 --compare spawn bare";
 
 pub(super) const CHURN_HELP: &str = "\
 What is measured: latencies of a hot set before, during and after a flood of ciphertexts that come once, and how many of

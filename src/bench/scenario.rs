@@ -11,6 +11,7 @@ pub(super) mod churn;
 pub(super) mod cold;
 pub(super) mod disable;
 pub(super) mod hit;
+pub(super) mod idle;
 pub(super) mod mixed;
 pub(super) mod outage;
 pub(super) mod restart;

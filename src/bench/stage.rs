@@ -81,6 +81,11 @@ impl<'a> Stage<'a> {
         self.house.connections.unwrap_or(usual).clamp(1, CONNECTIONS_MAX)
     }
 
+    /// The target's resident memory in bytes, where its process is known.
+    pub(super) fn resident(&self) -> Option<u64> {
+        self.target.vitals.and_then(Vitals::rss_bytes)
+    }
+
     /// The control socket of the KMS.
     ///
     /// # Errors
@@ -247,7 +252,7 @@ impl<'a> Stage<'a> {
         phase.kind = if shape.rate.is_some() { "open" } else { "closed" }.to_owned();
         (phase.offered_per_second, phase.callers) = (shape.rate, shape.callers);
         (phase.connections, phase.begun_seconds) = (shape.connections, begun.as_secs_f64());
-        phase.rss_bytes = self.target.vitals.and_then(Vitals::rss_bytes);
+        phase.rss_bytes = self.resident();
         self.verified += measured.answered();
         self.wrong += measured.wrong;
         if measured.wrong > 0 { Err(Failure::Wrong(phase.name)) } else { Ok(phase) }

@@ -32,50 +32,19 @@ fn hit_asks_the_kms_for_nothing_and_tells_what_the_daemon_spent() {
 
 #[test]
 fn two_targets_take_turns_and_the_text_says_which_loop_is_closed() {
-    let said = ended(
-        &[
-            "hit",
-            "--face",
-            "aliyun-v1",
-            "--over",
-            "tls",
-            "--deks",
-            "20",
-            "--closed",
-            "2",
-            "--duration",
-            "200ms",
-            "--rounds",
-            "3",
-            "--compare",
-            "spawn",
-            "bare",
-        ],
-        0,
-    );
+    let said = ended(&[&["hit", "--face", "aliyun-v1", "--over", "tls"], BESIDE_BARE].concat(), 0);
     for word in ["[CLOSED, 2 callers]", "spawn ÷ bare, medians of 3 rounds", "CPU µs a call", "none was wrong"] {
         assert!(said.out.contains(word), "{word}: {}", said.out);
     }
 }
 
+/// Briefly, in turns with a responder that answers a constant.
+const BESIDE_BARE: &[&str] =
+    &["--deks", "20", "--closed", "2", "--duration", "200ms", "--rounds", "3", "--compare", "spawn", "bare"];
+
 #[test]
 fn comparing_gives_the_ratio_of_each_measure() {
-    let run = run(&[
-        "hit",
-        "--face",
-        "kubernetes-v2",
-        "--deks",
-        "20",
-        "--closed",
-        "2",
-        "--duration",
-        "200ms",
-        "--rounds",
-        "3",
-        "--compare",
-        "spawn",
-        "bare",
-    ]);
+    let run = run(&[&["hit", "--face", "kubernetes-v2"], BESIDE_BARE].concat());
     let comparison = run.comparison.unwrap();
     assert_eq!((comparison.of.as_str(), comparison.to.as_str(), comparison.rounds), ("spawn", "bare", 3));
     let measures: Vec<&str> = comparison.ratios.iter().map(|ratio| ratio.measure.as_str()).collect();
@@ -135,6 +104,41 @@ fn cold_deks_cost_one_call_each_under_the_quota() {
     let phase = &run.targets[0].phases[0];
     assert_eq!((phase.answered, phase.failed, asked(phase)), (60, 0, 60), "{}", told(phase));
     assert_eq!(phase.figures["least possible, s"], 0.3);
+}
+
+#[test]
+fn cold_deks_without_a_quota_wait_for_the_kms_alone() {
+    let options = ["--deks", "256", "--at-once", "64", "--kms-quota", "none", "--kms-latency", "50ms"];
+    let run = run(&[&["cold"], &options[..]].concat());
+    let phase = &run.targets[0].phases[0];
+    assert_eq!((phase.answered, phase.failed, asked(phase)), (256, 0, 256), "{}", told(phase));
+    assert_eq!(phase.figures["least possible, s"], 0.2, "four times 64 at 50 ms each");
+}
+
+#[test]
+fn idle_connections_have_each_had_an_answer_and_are_weighed_while_they_are_open() {
+    for (face, over) in [("aliyun-unsigned", "unix"), ("aliyun-v1", "tls"), ("kubernetes-v2", "unix")] {
+        let run = run(&["idle", "--face", face, "--over", over, "--idlers", "300", "--rest", "1s"]);
+        let phase = &run.targets[0].phases[0];
+        assert_eq!((phase.answered, phase.failed, asked(phase)), (300, 0, 0), "{face}: {}", told(phase));
+        for then in ["just used", "at rest"] {
+            let each = phase.figures[&format!("resident bytes for each connection, {then}")];
+            // Each has buffers to read into at least, and three hundred of them are seen in pages.
+            assert!(each > 1000.0 && each < 1e6, "{face}, {then}: {}", told(phase));
+        }
+    }
+}
+
+#[test]
+fn what_a_cached_dek_takes_is_told_where_there_are_enough_of_them() {
+    let each = |deks| {
+        let run = run(&["hit", "--face", "aliyun-unsigned", "--deks", deks, "--rate", "100", "--duration", "300ms"]);
+        run.targets[0].phases[0].figures.get("resident bytes for each DEK").copied()
+    };
+    assert_eq!(each("20"), None);
+    // A page more or less; far more would be another process's.
+    let each = each("2000").unwrap();
+    assert!(each > 0.0 && each < 20_000.0, "{each}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn check_decisions(index: &Index<'_>, found: &mut Violations) {
         let from = all().map(|told| told.sent_ns).min().unwrap_or(0);
         let to = all().map(Told::latest).max().unwrap_or(0);
         let Some(key) = all().find_map(|told| index.key_of(told)) else { continue };
-        let patience = index.lease().min(nanos(index.history.terms.max_age) / 2);
+        let patience = index.lease().min(nanos(index.history.terms.max_age) / 5);
         let disturbed = to - from >= patience || index.refused(key, from, to).is_some();
         if disturbed || !all().all(Told::is_decrypted) {
             continue;

@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 pub(crate) const LEASE: u64 = 60;
 pub(crate) const AGE: u64 = 100;
 const PROBE: u64 = 10;
-/// At which ages a refresh may be due or not: between half of the limit and nine tenths of it, by chance.
-const PERHAPS: RangeInclusive<u64> = 50..=89;
+/// At which ages a refresh may be due or not: between a fifth of the limit and nine tenths of it, each at its own.
+const PERHAPS: RangeInclusive<u64> = 20..=89;
 const STEP: u64 = 5;
 
 pub(crate) const CONTEXTS: u8 = 3;
@@ -118,7 +118,9 @@ impl Naive {
 
     /// Whether chance leaves no doubt what a refresh does.
     pub(crate) fn may_refresh(&self) -> bool {
-        let due = self.entries().filter(|&asked| self.serves(asked) && self.age(asked).is_some_and(|age| age >= 50));
+        let due = self
+            .entries()
+            .filter(|&asked| self.serves(asked) && self.age(asked).is_some_and(|age| age >= *PERHAPS.start()));
         let due: Vec<_> = due.collect();
         let sure = due.iter().all(|&asked| self.age(asked).is_some_and(|age| !PERHAPS.contains(&age)));
         sure && (self.silent.is_none() || due.len() <= 1)

@@ -64,6 +64,8 @@ impl Pace {
 pub(crate) struct Hits {
     pub(crate) options: Hit,
     pub(crate) deks: Deks,
+    /// By how much the target's memory grew for each DEK when they were read first.
+    pub(crate) each: Option<f64>,
 }
 
 impl Scenario for Hits {
@@ -81,7 +83,12 @@ impl Scenario for Hits {
 
     fn prepare(&mut self, stage: &mut Stage<'_>) -> Result<(), Failure> {
         self.deks = stage.prepare(self.options.deks as usize)?;
-        stage.warm(&self.deks)
+        let before = stage.resident();
+        stage.warm(&self.deks)?;
+        // Of few, what the connections take would be most of it.
+        let grown = before.zip(stage.resident()).filter(|_| self.options.deks >= DEKS_WEIGHED);
+        self.each = grown.map(|(before, after)| (after as f64 - before as f64) / f64::from(self.options.deks));
+        Ok(())
     }
 
     fn round(&mut self, stage: &mut Stage<'_>) -> Result<Vec<Phase>, Failure> {
@@ -91,7 +98,11 @@ impl Scenario for Hits {
             let at = stride(u64::from(part.0) * 1_000_003, count);
             pace.source(part, Box::new(move |number| What::Decrypt(at(number))))
         };
-        stage.load(shape, &self.deks, &source, |_| ()).map(|(phase, ())| vec![phase])
+        let (mut phase, ()) = stage.load(shape, &self.deks, &source, |_| ())?;
+        if let Some(each) = self.each.filter(|_| !stage.target.is_bare()) {
+            phase.figures.insert("resident bytes for each DEK".to_owned(), each);
+        }
+        Ok(vec![phase])
     }
 
     fn takes_bare(&self) -> bool {
@@ -102,3 +113,5 @@ impl Scenario for Hits {
         Some(&self.deks)
     }
 }
+
+const DEKS_WEIGHED: u32 = 1000;

@@ -1,0 +1,44 @@
+//! When an entry is asked for again.
+
+use std::time::Duration;
+
+use super::Fingerprint;
+use crate::clock::Moment;
+
+/// When an entry that was asked for at `sent` and lasts for `age` is asked for again: at the next instant of its own.
+///
+/// Each has one in every period of seven tenths of its age, by its fingerprint, which is as good as random. So however
+/// many were filled at once, as after a start, they are asked for spread over the whole period, and in every later one as
+/// evenly as in the first. The first time comes two tenths of the age after `sent` at the earliest, nine tenths at the
+/// latest.
+pub(super) fn again(fingerprint: &Fingerprint, sent: Moment, age: Duration) -> Moment {
+    let (earliest, period) = (sent + age / 10 * 2, age / 10 * 7);
+    let [.., a, b, c, d, _, _, _, _] = fingerprint.hash;
+    let own = period.mul_f64(f64::from(u32::from_ne_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0));
+    let begun = earliest.since(Moment::BOOT).as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
+    let begun = Duration::from_nanos(u64::try_from(begun).unwrap_or(u64::MAX));
+    earliest + if own >= begun { own - begun } else { own + period - begun }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::BOOT + Duration::from_millis(millis)
+    }
+
+    proptest! {
+        #[test]
+        fn it_comes_in_time_and_then_once_in_each_period(hash: [u8; 32], sent in 0..1_u64 << 40, age in 10..1_u64 << 32) {
+            let (fingerprint, life) = (Fingerprint { hash, part: 0 }, Duration::from_millis(age));
+            let first = again(&fingerprint, at(sent), life);
+            let waited = first.since(at(sent));
+            prop_assert!(waited >= life / 10 * 2 && waited <= life / 10 * 9, "{waited:?} of {life:?}");
+            let second = again(&fingerprint, first, life);
+            prop_assert_eq!(second.since(first), life / 10 * 7);
+        }
+    }
+}
