@@ -33,7 +33,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_comes_in_time_and_then_once_in_each_period(hash: [u8; 32], sent in 0..1_u64 << 40, age in 10..1_u64 << 32) {
-            let (fingerprint, life) = (Fingerprint { hash, part: 0 }, Duration::from_millis(age));
+            let (fingerprint, life) = (Fingerprint { hash }, Duration::from_millis(age));
             let first = again(&fingerprint, at(sent), life);
             let waited = first.since(at(sent));
             prop_assert!(waited >= life / 10 * 2 && waited <= life / 10 * 9, "{waited:?} of {life:?}");

@@ -3,7 +3,7 @@
 //! This protects a copy of `keys.sealed` that leaves the machine without `root.key`: a backup, a paste. It does not
 //! protect the directory: whoever can read both files has the keys. It is a KMS for development.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
