@@ -36,6 +36,14 @@ sleep 3600 | script --quiet --flush --command "stty rows 40 cols 120; exec '$kms
 started+=($!)
 started+=($(jobs -p | tail -1))
 
+# What the threads beside the data path, on which all of this is answered, have had of a processor, in hundredths of a second.
+ticks() { cat /proc/"${started[0]}"/task/*/stat 2>/dev/null | awk '/\((admin|tokio-.*)\)/ { sum += $14 + $15 } END { print sum + 0 }'; }
+
 sleep 2
+before=$(ticks) began=$SECONDS
 "$kmsproxy" bench hit --face kubernetes-v2 --compare "unix:$dir/watched/kms.sock" "unix:$dir/alone/kms.sock" "$@"
+seconds=$((SECONDS - began))
+awk -v ticks="$(($(ticks) - before))" -v seconds="$seconds" 'BEGIN {
+    printf "the threads that answered all this had %.1f ms of processor time a second, over %d s\n", ticks * 10 / seconds, seconds
+}'
 echo "top wrote $(stat -c %s "$dir/top.out") bytes to its terminal meanwhile"

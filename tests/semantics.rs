@@ -4,6 +4,8 @@
 
 #[path = "semantics/audit.rs"]
 mod audit;
+#[path = "semantics/contact.rs"]
+mod contact;
 #[path = "semantics/kms.rs"]
 mod kms;
 #[path = "semantics/panics.rs"]

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::clock::Moment;
-use crate::fault::{Evidence, Fault};
+use crate::fault::{Evidence, Fault, Kind, Origin};
 use crate::policy::Held;
 use crate::sync::PoisonError;
 
@@ -37,11 +37,15 @@ impl Engine {
         let now = self.parts.clock.now();
         let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
         match &outcome {
+            // Its own throttling is an answer; that our own queue had no turn to give says nothing of it.
+            Err(fault) if matches!(fault.kind(), Kind::Throttled(_)) => {
+                contact.answered = fault.verbatim().map_or(contact.answered, |_| Some(now));
+            }
             Err(fault) if matches!(Evidence::of(fault), Evidence::Silence | Evidence::IdentityDoubted) => {
                 contact.failed = Some((now, fault.clone()));
             }
             // The daemon's own: the KMS was not asked.
-            Err(fault) if fault.origin() != crate::fault::Origin::Kms => {}
+            Err(fault) if fault.origin() != Origin::Kms => {}
             Ok(_) | Err(_) => contact.answered = Some(now),
         }
         drop(contact);

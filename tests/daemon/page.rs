@@ -116,10 +116,10 @@ async fn a_browser_shows_the_numbers_of_the_daemon_and_has_nothing_to_complain_o
     }
 }
 
-/// `KMSPROXY_SCREENSHOTS=DIR` has pictures taken of the page under load and with a refused key, to be looked at.
+/// `PICTURES=DIR` has pictures taken of the page under load and with a refused key, to be looked at.
 #[tokio::test]
 async fn pictures_are_taken_where_somebody_wants_to_look_at_them() {
-    let Some(directory) = std::env::var_os("KMSPROXY_SCREENSHOTS").map(PathBuf::from) else { return };
+    let Some(directory) = std::env::var_os("PICTURES").map(PathBuf::from) else { return };
     let (daemon, mut client, blobs) = busy(20).await;
     let address = daemon.at("metrics_address").to_owned();
     let loading = async {

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::admin::busy;
 use super::process::Daemon;
@@ -44,14 +44,17 @@ impl Top {
 
     /// Waits until `text` was written.
     fn shows(&mut self, text: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
-        while !String::from_utf8_lossy(&self.seen).contains(text) {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.written.recv_timeout(left) {
+        // It draws once a second.
+        for _ in 0..PIECES_MAX {
+            if String::from_utf8_lossy(&self.seen).contains(text) {
+                return;
+            }
+            match self.written.recv_timeout(Duration::from_secs(30)) {
                 Ok(bytes) => self.seen.extend(bytes),
-                Err(error) => panic!("{error}: no {text:?} in {}", String::from_utf8_lossy(&self.seen)),
+                Err(_) => break,
             }
         }
+        panic!("no {text:?} in {}", String::from_utf8_lossy(&self.seen));
     }
 
     /// How it ended, once the terminal is as it was.
@@ -90,3 +93,5 @@ fn top_says_where_there_is_nobody_before_it_touches_the_terminal() {
     assert_eq!(output.stdout, b"");
     assert!(String::from_utf8(output.stderr).unwrap().contains("nothing listens there"));
 }
+
+const PIECES_MAX: usize = 100;

@@ -87,12 +87,12 @@ function ceiling(value) {
 }
 
 /** Lines over the last two minutes, the newest on the right. */
-function chart(id, lines, label) {
+function chart(id, lines, label, least = 1) {
   const chartElement = at(id);
   const width = chartElement.clientWidth || 400;
   const height = chartElement.clientHeight || 120;
   const left = 46;
-  const top = ceiling(Math.max(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null))));
+  const top = ceiling(Math.max(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null))) || least);
   const x = (place, count) => width - 2 - (count - 1 - place) * (width - left - 4) / (SAMPLES_MAX - 1);
   const y = (value) => height - 8 - (value / top) * (height - 18);
   const parts = [0, 0.5, 1].flatMap((part) => [
@@ -222,7 +222,7 @@ function charts(status) {
 
   const since = latencySince(recent, status);
   for (const percent of [50, 90, 99]) write(`p${percent}`, micros(percentile(since, percent)));
-  chart("latency", [{ kind: "first", values: latencies(50) }, { kind: "second", values: latencies(99) }], micros);
+  chart("latency", [{ kind: "first", values: latencies(50) }, { kind: "second", values: latencies(99) }], micros, 1000);
 
   write("asked", short(rate(recent, status, attempts)));
   chart("attempts", [{ kind: "first", values: rates(attempts) }], short);
