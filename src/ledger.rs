@@ -17,10 +17,13 @@ use crate::kms::{Context, KeyId, KeyName};
 use crate::lease::{Asked, Closings, Epoch, Stale, Standing, Terms};
 use crate::sync::{Mutex, PoisonError, RwLock};
 
+mod name;
+mod report;
 mod scope;
 mod versions;
 
-use scope::{ContextScope, ScopeName};
+use name::{ContextScope, ScopeName};
+pub use report::{Report, word};
 pub use scope::{Kept, Mark, Probe, Scope, Watching};
 pub use versions::{Dek, KeyTally, Tally, Verdict, Versions};
 
@@ -43,21 +46,6 @@ pub struct Ledger {
     /// How often a sealing key was wiped because of what the KMS said, or an operator.
     wiped: watch::Sender<u64>,
     versions: Versions,
-}
-
-/// One scope as `status`, metrics and tests see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// The key.
-    pub key: KeyId,
-    /// What its lease is worth now.
-    pub standing: Standing,
-    /// How much longer it is in force, if nothing is heard.
-    pub left: Duration,
-    /// How much is left of what the KMS consented to, grace not counted; none where nobody probes it, so that it has to end.
-    pub consented: Option<Duration>,
-    /// How many entries name it, of all epochs.
-    pub entries: usize,
 }
 
 impl Ledger {
@@ -377,19 +365,6 @@ impl Ledger {
         self.hurry.notified().await;
     }
 
-    /// All scopes at `now`, for people and metrics.
-    #[must_use]
-    pub fn report(&self, now: Moment) -> Vec<Report> {
-        let view = |scope: &Arc<Scope>| Report {
-            key: scope.key().clone(),
-            standing: scope.standing(now),
-            left: scope.left(now),
-            consented: scope.consented(now),
-            entries: scope.entries(),
-        };
-        self.all().iter().map(view).collect()
-    }
-
     /// Draws the next epoch; to be called before any scope's lock is taken.
     fn close(&self) -> Epoch {
         self.closings(Closings::close)
@@ -401,19 +376,6 @@ impl Ledger {
 
     fn all(&self) -> Vec<Arc<Scope>> {
         self.scopes.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
-    }
-}
-
-/// A fixed word for a standing, for logs and metrics.
-#[must_use]
-pub const fn word(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Lapsed => "lapsed",
-        Standing::Refused(_) => "refused",
-        Standing::Serving => "serving",
-        Standing::ServingByGrace => "serving_by_grace",
-        Standing::Suspended => "suspended",
-        Standing::Unknown => "unknown",
     }
 }
 

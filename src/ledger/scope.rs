@@ -4,33 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::name::{ContextScope, ScopeName};
 use super::word;
 use crate::chance;
 use crate::clock::Moment;
 use crate::fault::Fault;
-use crate::kms::{Context, Decrypt, KeyId};
+use crate::kms::{Decrypt, KeyId};
 use crate::lease::{Asked, Epoch, Lease, Stale, Standing, Terms};
 use crate::seal::{EpochKey, Sealed};
 use crate::secret::Secret;
 use crate::sync::{RwLock, RwLockWriteGuard};
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ScopeName {
-    pub(super) key: KeyId,
-    pub(super) context: ContextScope,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ContextScope {
-    Absent,
-    Digest([u8; 32]),
-    /// Every context beyond the first [`super::CONTEXTS_PER_KEY`]: nobody probes these one by one.
-    Overflow,
-}
 
 /// One key in one context: its lease, and the key that seals what was unwrapped under it.
 #[derive(Debug)]
@@ -395,20 +381,6 @@ impl Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.0.watchers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl ContextScope {
-    pub(super) fn of(context: Option<&Context>) -> Self {
-        let Some(context) = context else { return Self::Absent };
-        let mut digest = Sha256::new();
-        for (name, value) in context.pairs() {
-            for part in [name, value] {
-                digest.update((part.len() as u64).to_be_bytes());
-                digest.update(part.as_bytes());
-            }
-        }
-        Self::Digest(digest.finalize().into())
     }
 }
 
