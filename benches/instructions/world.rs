@@ -48,10 +48,10 @@ impl World {
             tasks: TaskTracker::new(),
         });
         for number in 0..DEKS {
-            ready(engine.warm(&share(), decrypt(number, None))).unwrap();
+            ready(engine.warm(&share(), decrypt(number, None), || true)).unwrap();
         }
         for number in 0..KUBERNETES_DEKS {
-            ready(engine.warm(&share(), decrypt(number, Some(KeyName::new(KEY))))).unwrap();
+            ready(engine.warm(&share(), decrypt(number, Some(KeyName::new(KEY))), || true)).unwrap();
         }
         cache.sweep();
         assert_eq!(cache.len() as usize, DEKS + KUBERNETES_DEKS);

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt::{self, Debug};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -337,6 +337,7 @@ mod tests {
     use super::*;
     use crate::clock::System;
     use crate::upstream::rehearsal::{Act, Server, answer, certified};
+    use std::path::Path;
 
     fn transport(reach: Reach) -> Transport {
         Transport::new(Trust::nobody(), reach, Duration::from_secs(1), Arc::new(System))
