@@ -27,6 +27,7 @@ mod phase;
 pub use entry::{Closed, Entry};
 use index::Index;
 use parts::Parts;
+use phase::Phase;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -174,7 +175,9 @@ impl Cache {
     pub fn keep(&self, ledger: &Ledger, fill: &Fill<'_>) -> Result<Filled, crate::lease::Stale> {
         let scope = ledger.scope(fill.key, fill.call.context.as_ref());
         let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.hash, fill.plaintext)?;
-        let dek = self.dek(ledger, fill);
+        let before = self.index.get(&fill.fingerprint);
+        let dek = dek(ledger, fill, before.as_deref());
+        let phase = before.map_or_else(Phase::drawn, |before| before.phase);
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         let parts = self.parts();
         if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
@@ -189,7 +192,8 @@ impl Cache {
                 call: fill.call.clone(),
                 asked: fill.asked,
                 expires: fill.asked.sent + age,
-                refresh: phase::again(&fill.fingerprint, fill.asked.sent, age),
+                phase,
+                refresh: phase.next(fill.asked.sent, age),
                 told: AtomicU64::default(),
             };
             let entry = Arc::new(entry);
@@ -199,13 +203,6 @@ impl Cache {
         drop(parts);
         self.failures.invalidate(&fill.fingerprint);
         Ok(Filled { scope, epoch, dek })
-    }
-
-    /// The DEK that is there already, where this is a refresh of it: that nobody asked for it stays known.
-    fn dek(&self, ledger: &Ledger, fill: &Fill<'_>) -> Arc<Dek> {
-        let before = self.index.get(&fill.fingerprint).map(|entry| Arc::clone(entry.dek()));
-        let same = before.filter(|dek| dek.key() == fill.key && dek.version() == fill.version);
-        same.unwrap_or_else(|| ledger.versions().dek(fill.key, fill.version))
     }
 
     /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
@@ -363,6 +360,12 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint")
     }
+}
+
+/// The DEK of the entry `before` it, where this is a refresh of that: that nobody asked for it stays known.
+fn dek(ledger: &Ledger, fill: &Fill<'_>, before: Option<&Entry>) -> Arc<Dek> {
+    let same = before.map(Entry::dek).filter(|dek| dek.key() == fill.key && dek.version() == fill.version);
+    same.map_or_else(|| ledger.versions().dek(fill.key, fill.version), Arc::clone)
 }
 
 fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {

@@ -2,8 +2,10 @@
 //! That what they ask for exists is seen to in `tests/daemon/queries.rs`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "machine/tool.rs"]
+mod tool;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +13,7 @@ use std::process::{Command, Stdio};
 use kmsproxy::kms::Action;
 use serde::Deserialize;
 use serde_json::Value;
+use tool::have;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,15 +179,6 @@ fn place(panel: &Value) -> Place {
 
 fn overlap(a: &std::ops::Range<u64>, b: &std::ops::Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
-}
-
-fn have(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
-        eprintln!("SKIPPED: there is no {tool} on this machine");
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "nothing may be skipped in CI");
-    }
-    there
 }
 
 const KINDS: [&str; 4] = ["stat", "state-timeline", "table", "timeseries"];

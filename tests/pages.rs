@@ -1,13 +1,16 @@
 //! Manual pages and completions, as the programs that read them see them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "machine/tool.rs"]
+mod tool;
+
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
+use tool::have;
 
 const KMSPROXY: &str = env!("CARGO_BIN_EXE_kmsproxy");
 
@@ -114,13 +117,4 @@ fn bash_completes_commands_and_options() {
     assert_eq!(completed(&["kmsproxy", "ser"]), ["serve"]);
     assert_eq!(completed(&["kmsproxy", "check", "--pr"]), ["--print"]);
     assert_eq!(completed(&["kmsproxy", "audit", "ver"]), ["verify"]);
-}
-
-fn have(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
-        eprintln!("SKIPPED: there is no {tool} on this machine");
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "nothing may be skipped in CI");
-    }
-    there
 }

@@ -7,6 +7,8 @@ mod client;
 #[path = "daemon/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "machine/tool.rs"]
+mod tool;
 
 use std::env;
 use std::fs;
@@ -24,6 +26,7 @@ use kmsproxy::systemd::{Inherited, Notifier, watchdog_period};
 use process::{Daemon, write_private};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tool::have;
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units() {
@@ -481,16 +484,6 @@ fn units_with_a_stub() -> TempDir {
         fs::write(folder.path().join(unit), text).unwrap();
     }
     folder
-}
-
-/// Whether `tool` is there. Says so if not; where nothing may be skipped, that is a failure.
-fn have(tool: &str) -> bool {
-    let there = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
-        eprintln!("SKIPPED: there is no {tool} on this machine");
-        assert_ne!(env::var("CI").as_deref(), Ok("true"), "nothing may be skipped in CI");
-    }
-    there
 }
 
 const KMSPROXY: &str = env!("CARGO_BIN_EXE_kmsproxy");

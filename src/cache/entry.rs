@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 
 use super::Fingerprint;
+use super::phase::Phase;
 use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::Fault;
@@ -30,6 +31,7 @@ pub struct Entry {
     pub(super) source: RequestId,
     pub(super) asked: Asked,
     pub(super) expires: Moment,
+    pub(super) phase: Phase,
     pub(super) refresh: Moment,
     /// The turn of eight seconds, since boot, in which moka last heard of a hit; 0 before the first.
     pub(super) told: AtomicU64,

@@ -2,22 +2,31 @@
 
 use std::time::Duration;
 
-use super::Fingerprint;
+use crate::chance;
 use crate::clock::Moment;
 
-/// When an entry that was asked for at `sent` and lasts for `age` is asked for again: at the next instant of its own.
+/// Where in each period of seven tenths of its age an entry is asked for again. It is drawn when the first entry of a
+/// fingerprint is filled, and handed on to those that take its place.
 ///
-/// Each has one in every period of seven tenths of its age, by its fingerprint, which is as good as random. So however
-/// many were filled at once, as after a start, they are asked for spread over the whole period, and in every later one as
-/// evenly as in the first. The first time comes two tenths of the age after `sent` at the earliest, nine tenths at the
-/// latest.
-pub(super) fn again(fingerprint: &Fingerprint, sent: Moment, age: Duration) -> Moment {
-    let (earliest, period) = (sent + age / 10 * 2, age / 10 * 7);
-    let [.., a, b, c, d, _, _, _, _] = fingerprint.hash;
-    let own = period.mul_f64(f64::from(u32::from_ne_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0));
-    let begun = earliest.since(Moment::BOOT).as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
-    let begun = Duration::from_nanos(u64::try_from(begun).unwrap_or(u64::MAX));
-    earliest + if own >= begun { own - begun } else { own + period - begun }
+/// So however many were filled at once, as after a start, they are asked for spread over the whole period, and in every
+/// later one as evenly as in the first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Phase(f64);
+
+impl Phase {
+    pub(super) fn drawn() -> Self {
+        Self(chance::share())
+    }
+
+    /// When an entry that was asked for at `sent` and lasts for `age` is asked for again: two tenths of the age after `sent`
+    /// at the earliest, nine tenths at the latest.
+    pub(super) fn next(self, sent: Moment, age: Duration) -> Moment {
+        let (earliest, period) = (sent + age / 10 * 2, age / 10 * 7);
+        let own = period.mul_f64(self.0);
+        let begun = earliest.since(Moment::BOOT).as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
+        let begun = Duration::from_nanos(u64::try_from(begun).unwrap_or(u64::MAX));
+        earliest + if own >= begun { own - begun } else { own + period - begun }
+    }
 }
 
 #[cfg(test)]
@@ -32,12 +41,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_comes_in_time_and_then_once_in_each_period(hash: [u8; 32], sent in 0..1_u64 << 40, age in 10..1_u64 << 32) {
-            let (fingerprint, life) = (Fingerprint { hash }, Duration::from_millis(age));
-            let first = again(&fingerprint, at(sent), life);
+        fn it_comes_in_time_and_then_once_in_each_period(own in 0.0..1.0, sent in 0..1_u64 << 40, age in 10..1_u64 << 32) {
+            let (phase, life) = (Phase(own), Duration::from_millis(age));
+            let first = phase.next(at(sent), life);
             let waited = first.since(at(sent));
             prop_assert!(waited >= life / 10 * 2 && waited <= life / 10 * 9, "{waited:?} of {life:?}");
-            let second = again(&fingerprint, first, life);
+            let second = phase.next(first, life);
             prop_assert_eq!(second.since(first), life / 10 * 7);
         }
     }

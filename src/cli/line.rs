@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use serde_json::json;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -13,9 +14,17 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
-use super::logging::LogFormat;
 use super::repetition::{HeldBack, Repetition};
 use crate::clock::Clock;
+
+/// In which form to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object for each line, for machines.
+    Json,
+}
 
 /// Where lines go, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

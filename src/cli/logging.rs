@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::line::{self, Shape};
+use super::line::{self, LogFormat, Shape};
 use super::lines::{Lines, Rest};
 use crate::clock::System;
 use crate::config::Environment;
@@ -24,14 +24,6 @@ pub(super) struct Logging {
     /// In which form to log. Also KMSPROXY_LOG_FORMAT. [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people.
-    Text,
-    /// One object for each line, for machines.
-    Json,
 }
 
 impl Logging {

@@ -20,10 +20,13 @@ fn serve(scene: &Scene, file: &Path) -> Daemon {
     Daemon::serve(&(config + &table), &[("secret", "localsecret")])
 }
 
+/// What it says once it is ready: it listens before it has credentials.
 async fn ready(daemon: &Daemon) -> String {
-    let (status, text) = get(daemon.at("metrics_address"), "/readyz").await;
-    assert_eq!(status, 200, "{text}");
-    text.as_str().unwrap().to_owned()
+    let ready = async || {
+        let (status, text) = get(daemon.at("metrics_address"), "/readyz").await;
+        (status == 200).then(|| text.as_str().unwrap().to_owned())
+    };
+    until("ready", ready).await
 }
 
 /// Its TLS port.
