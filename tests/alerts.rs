@@ -8,7 +8,7 @@ mod tool;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kmsproxy::kms::Action;
 use serde::Deserialize;
