@@ -181,8 +181,8 @@ fn a_seed_replays_to_the_same_history() {
     }
 }
 
-/// Of a seed, until two have taken the same way. What hyper's pool and moka do by the machine's own clock makes a run that
-/// the machine holds up another; chance within the daemon would make every one another.
+/// Of a seed, until two have taken the same way. Two things are drawn by no seed of ours: in which order tokio wakes those who
+/// wait for one flight, and what moka does by the machine's own clock. Chance within the daemon would make every run another.
 const RUNS_MAX: usize = 4;
 
 /// One of the tests at a time. What moka lets go of goes by the machine's own clock, which no simulation moves: a run that
