@@ -131,8 +131,7 @@ impl Cache {
         let parts = self.parts();
         let kept = |entry: &Arc<Entry>| parts.has(entry.share()) && now < entry.expires;
         for entry in hottest.into_iter().filter(kept) {
-            let is_newest = self.index.get(&entry.fingerprint).is_some_and(|newest| Arc::ptr_eq(&newest, &entry));
-            if let Some(part) = parts.of(&entry.share).filter(|_| is_newest) {
+            if let Some(part) = parts.of(&entry.share).filter(|_| self.holds(&entry)) {
                 part.insert(entry.fingerprint, entry);
             }
         }
@@ -142,14 +141,7 @@ impl Cache {
 
     /// Lets go of what is kept of `upstream`. Walks the whole cache.
     pub fn forget_upstream(&self, upstream: &str) {
-        for part in self.parts().all() {
-            for (fingerprint, entry) in &part {
-                if entry.scope().upstream() == upstream {
-                    part.invalidate(&*fingerprint);
-                }
-            }
-            part.run_pending_tasks();
-        }
+        self.discard(&self.those(upstream, |_| true));
     }
 
     /// Forgets all failures that are remembered.
@@ -208,8 +200,7 @@ impl Cache {
     /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
     #[must_use]
     pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
-        let ours = |entry: &Arc<Entry>| entry.scope().upstream() == upstream;
-        self.entries(ours).iter().map(|entry| Arc::clone(entry.dek())).collect()
+        self.those(upstream, |_| true).iter().map(|entry| Arc::clone(entry.dek())).collect()
     }
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.

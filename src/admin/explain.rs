@@ -7,7 +7,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, unknown_caller};
 use super::status::{Times, millis};
 use crate::auth::CallerName;
 use crate::clock::Clock;
@@ -111,10 +111,7 @@ pub(super) fn answer(question: &Question, engines: &[Arc<Engine>], clock: &dyn C
         Refusal::new(StatusCode::BAD_REQUEST, "the ciphertext is not base64", remedy)
     })?);
     let caller = CallerName::new(&question.caller);
-    let share = engines.first().and_then(|engine| engine.share(&caller)).ok_or_else(|| {
-        let remedy = "`kmsproxy check --print` shows the configuration with its [[caller]]s";
-        Refusal::new(StatusCode::NOT_FOUND, "there is no caller of that name", remedy)
-    })?;
+    let share = engines.first().and_then(|engine| engine.share(&caller)).ok_or_else(unknown_caller)?;
     let times = Times { now: clock.now(), wall: clock.wall() };
     let judge = |engine: &Arc<Engine>| judged(engine, &caller, &share, &ciphertext, times);
     let upstreams = engines.iter().map(judge).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::refusal::{Refusal, unknown_key};
+use super::refusal::{Refusal, unknown_caller, unknown_key};
 use crate::auth::CallerName;
 use crate::engine::{Engine, Target};
 use crate::kms::KeyName;
@@ -59,11 +59,7 @@ impl Selection {
 
     fn unknown(&self) -> Option<Refusal> {
         match self {
-            Self::Caller(_) => Some(Refusal::new(
-                StatusCode::NOT_FOUND,
-                "there is no caller of that name",
-                "`kmsproxy check --print` shows the configuration with its [[caller]]s",
-            )),
+            Self::Caller(_) => Some(unknown_caller()),
             Self::Key(key) => Some(unknown_key(key)),
             // That nothing is kept for it is as good as purged.
             Self::Digest(_) | Self::All(_) => None,

@@ -20,6 +20,12 @@ impl Refusal {
     }
 }
 
+/// For a caller that is not in the configuration.
+pub(super) fn unknown_caller() -> Refusal {
+    let remedy = "`kmsproxy check --print` shows the configuration with its [[caller]]s";
+    Refusal::new(StatusCode::NOT_FOUND, "there is no caller of that name", remedy)
+}
+
 /// For a key that nobody has used here.
 pub(super) fn unknown_key(key: &str) -> Refusal {
     let remedy = "`kmsproxy keys` lists those that are; an alias is known once it has been used here";
