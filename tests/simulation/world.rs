@@ -126,7 +126,7 @@ impl World {
         let ring = Arc::clone(&self.ring);
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&faces[ring.accepted.load(Ordering::Relaxed)]);
-            async move { face.serve(request, &peer).await }
+            face.serve(request, peer)
         };
         Ok(listener.run(service, CancellationToken::new()).await?)
     }
@@ -164,10 +164,7 @@ impl World {
         // The clients here are our own upstream side, which lets go of an idle connection after as long as our listener
         // does; where time has no breadth, each next question would meet the end of its connection.
         let listener = listener.with_limits(listener::Limits::default().of_a_kms());
-        let service = move |peer: Arc<Peer>, request| {
-            let face = Arc::clone(&face);
-            async move { face.serve(request, &peer).await }
-        };
+        let service = move |peer: Arc<Peer>, request| Arc::clone(&face).serve(request, peer);
         Ok(listener.run(service, stop).await?)
     }
 
