@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep_until};
@@ -42,7 +43,6 @@ pub(super) enum After {
     Close,
 }
 
-
 enum Obedience {
     Carry,
     Close,
@@ -57,10 +57,7 @@ impl<'a> Stay<'a> {
     }
 
     /// Goes on with `part` until that is done, or until it is time for something else.
-    pub(super) async fn attend<T>(
-        &self,
-        mut part: impl FnMut(&mut Context<'_>, Step) -> Poll<T>,
-    ) -> Result<T, After> {
+    pub(super) async fn attend<T>(&self, mut part: impl FnMut(&mut Context<'_>, Step) -> Poll<T>) -> Result<T, After> {
         let mut told = pin!(self.member.told());
         let mut timer = pin!(sleep_until(self.due().0));
         poll_fn(|cx| {
@@ -135,13 +132,18 @@ impl<'a> Stay<'a> {
         }
         // Over TLS, rustls keeps the last record that came in.
         let then = if self.tls && member.confided() { After::Close } else { After::Rest };
+        let rest = if matches!(then, After::Rest) { limits.rest.min(NAP) } else { limits.rest };
         let used = self.answered.load(Ordering::Relaxed) && member.silent() && limits.rest < limits.idle;
         let (span, after) = match (member.busy(), member.hearing(), used) {
             (true, ..) => (limits.request, After::Close),
             (false, true, _) => (limits.head, After::Close),
-            (false, false, true) => (limits.rest, then),
+            (false, false, true) => (rest, then),
             (false, false, false) => (limits.idle, After::Close),
         };
         (member.since() + span, after)
     }
 }
+
+/// Until hyper is taken off a connection that nothing is said on. Putting it on again takes some microseconds, which who asks
+/// less than ten times a second does not notice; and what thousands have that are seldom used is not 16 KiB each.
+const NAP: Duration = Duration::from_millis(100);
