@@ -1,6 +1,9 @@
 //! What speaks to callers: one face for each dialect, and what they share.
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -117,7 +120,13 @@ where
     if declared.is_some_and(|length| length > u64::try_from(limit).unwrap_or(u64::MAX)) {
         return Err(Fault::caller(Kind::TooLarge));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+    let mut collecting = pin!(Limited::new(body, limit).collect());
+    // It nearly always came with its head: no timer is set for one that is there.
+    let collected = match poll_fn(|cx| Poll::Ready(collecting.as_mut().poll(cx))).await {
+        Poll::Ready(collected) => Ok(collected),
+        Poll::Pending => tokio::time::timeout(BODY_TIMEOUT, collecting).await,
+    };
+    match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::caller(Kind::TooLarge)),
         Ok(Err(_)) => Err(Fault::caller(Kind::Malformed("its body broke off"))),

@@ -215,7 +215,7 @@ impl Member {
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.stamp(&self.since);
-        Busy(Arc::clone(self))
+        Busy { member: Arc::clone(self), ended: None }
     }
 
     /// From now on, what is heard counts from here.
@@ -302,27 +302,40 @@ impl Member {
     }
 
     fn stamp(&self, stamp: &AtomicU64) {
-        let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stamp_with(stamp, Instant::now());
+    }
+
+    fn stamp_with(&self, stamp: &AtomicU64, now: Instant) {
+        let passed = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
         stamp.store(passed, Ordering::Relaxed);
     }
 }
 
 /// A request in flight.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Member>);
+pub(super) struct Busy {
+    member: Arc<Member>,
+    ended: Option<Instant>,
+}
 
 impl Busy {
     /// A plaintext goes in or out with the request.
     pub(super) fn confide(&self) {
-        self.0.confide();
+        self.member.confide();
+    }
+
+    /// It was answered just now.
+    pub(super) fn end(mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.stamp(&self.0.since);
-        self.0.hearing.store(false, Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        let member = &self.member;
+        member.stamp_with(&member.since, self.ended.unwrap_or_else(Instant::now));
+        member.hearing.store(false, Ordering::Relaxed);
+        member.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -44,14 +44,15 @@ where
             let answered = &stay.answered;
             async move {
                 let mut response = answering.await;
-                if Instant::now() >= old || member.order() >= Order::Leave {
+                let now = Instant::now();
+                if now >= old || member.order() >= Order::Leave {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 answered.store(true, Ordering::Relaxed);
                 if response.extensions().get::<Confidential>().is_some() {
                     busy.confide();
                 }
-                drop(busy);
+                busy.end(now);
                 Ok::<_, Infallible>(response)
             }
         };
@@ -84,7 +85,11 @@ fn http() -> http1::Builder {
     // hyper's own timeout makes no difference between an idle connection and half a head; ours does. Its
     // `pipeline_flush` would be a little faster, but keeps an answer back for as long as anything is unread: half a
     // next request, a body that was refused, the rest of a head that was too long.
-    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false).half_close(false);
+    //
+    // Who closes one direction is answered in the other. hyper would else look for the end of what comes in while it
+    // answers, into a new buffer for each request; whoever hangs up is noticed when the answer is written, and holds a
+    // place no longer than a request may take.
+    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false).half_close(true);
     http
 }
 
