@@ -93,15 +93,18 @@ impl Spawned {
 
     /// Where to ask: the daemon, or the emulator where it is alone.
     pub(super) fn address(&self) -> Result<String, String> {
-        let Some(daemon) = &self.daemon else {
-            return Ok(format!("https://{}", self.emulator.told("address")?));
-        };
+        let Some(daemon) = &self.daemon else { return self.kms_address() };
         let address = daemon.ready["listeners"]["bench"].as_str().ok_or("the daemon tells no listener")?;
         Ok(match self.wish.over {
             Over::Unix => address.to_owned(),
             Over::Tls => format!("https://{address}"),
             Over::Tcp => format!("http://{address}"),
         })
+    }
+
+    /// The emulator's own.
+    pub(super) fn kms_address(&self) -> Result<String, String> {
+        Ok(format!("https://{}", self.emulator.told("address")?))
     }
 
     pub(super) fn ca(&self) -> Result<PathBuf, String> {
