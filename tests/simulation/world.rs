@@ -151,7 +151,7 @@ impl World {
             tasks: tasks.clone(),
         });
         tokio::spawn(Watch::new(Arc::clone(&engine), tasks).run(stop.clone()));
-        tokio::spawn(watch::sweep(cache, stop.clone()));
+        tokio::spawn(watch::sweep(cache, Arc::clone(&clock), stop.clone()));
         let gate = Gate { engine, diary: Arc::clone(&self.diary), clock: Arc::clone(&self.clock) };
         let entries = CALLERS.iter().map(|(caller, _)| {
             let identity = Identity::AccessKey { id: (*caller).to_owned(), secret: Secret::copied(SECRET.as_bytes()) };
