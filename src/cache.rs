@@ -24,6 +24,7 @@ mod index;
 mod parts;
 mod phase;
 
+use entry::Aging;
 pub use entry::{Closed, Entry};
 use index::Index;
 use parts::Parts;
@@ -73,12 +74,29 @@ impl Cache {
     /// # Errors
     /// Where the system has no randomness to give.
     pub fn new(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::aging(config, shares, Aging::Machine)
+    }
+
+    /// As [`Cache::new`], where another clock than the machine's tells the time: nothing is let go of for its age alone. What is
+    /// too old is not served, here as there.
+    ///
+    /// # Errors
+    /// As [`Cache::new`].
+    pub fn by_another_clock(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::aging(config, shares, Aging::Never)
+    }
+
+    fn aging(config: &Config, shares: &[CallerName], aging: Aging) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
         let index = Arc::new(Index::new());
-        let parts = RwLock::new(Parts::new(config.capacity, shares, &index));
-        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
+        let parts = RwLock::new(Parts::new(config.capacity, shares, &index, aging));
+        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX);
+        let failures = match aging {
+            Aging::Machine => failures.time_to_live(REMEMBERED_MAX).build(),
+            Aging::Never => failures.build(),
+        };
         Ok(Self { parts, index, capacity: config.capacity, failures, keyed, max_age: config.max_age })
     }
 
@@ -125,7 +143,7 @@ impl Cache {
             return;
         }
         let hottest = self.hottest();
-        let fresh = Parts::new(self.capacity, shares, &self.index);
+        let fresh = self.parts().anew(self.capacity, shares, &self.index);
         let before = std::mem::replace(&mut *self.parts.write().unwrap_or_else(PoisonError::into_inner), fresh);
         // From here on nothing comes into the old parts; what came since it was walked is in the index alone, and goes.
         let parts = self.parts();

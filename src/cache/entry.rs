@@ -153,19 +153,25 @@ impl Entry {
     }
 }
 
-/// Lets moka drop an entry when its own age ends, a little early because moka's clock ticks about once a second.
-pub(super) struct ByEntry;
+/// Whether moka lets go of what is old. It goes by the machine's own clock, and knows no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aging {
+    /// When an entry's own age ends, and a little early because moka's clock ticks about once a second.
+    Machine,
+    /// Never. It is not served in any case.
+    Never,
+}
 
-impl ByEntry {
-    fn span(entry: &Entry) -> Duration {
+impl Aging {
+    fn span(self, entry: &Entry) -> Option<Duration> {
         let span = entry.expires.since(entry.asked.sent);
-        span.saturating_sub(MOKA_TICK.min(span / 4))
+        (self == Self::Machine).then(|| span.saturating_sub(MOKA_TICK.min(span / 4)))
     }
 }
 
-impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
+impl Expiry<Fingerprint, Arc<Entry>> for Aging {
     fn expire_after_create(&self, _: &Fingerprint, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(Self::span(entry))
+        self.span(entry)
     }
 
     fn expire_after_update(
@@ -175,7 +181,7 @@ impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(Self::span(entry))
+        self.span(entry)
     }
 }
 

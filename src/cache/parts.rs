@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::entry::ByEntry;
+use super::entry::Aging;
 use super::index::Index;
 use super::{Entry, Fingerprint};
 use crate::auth::CallerName;
@@ -17,15 +17,16 @@ pub(super) struct Parts {
     shares: HashMap<CallerName, Part>,
     /// For whoever comes, where nobody is named.
     anyone: Option<Part>,
+    aging: Aging,
 }
 
 impl Parts {
-    pub(super) fn new(capacity: u64, shares: &[CallerName], index: &Arc<Index>) -> Self {
+    pub(super) fn new(capacity: u64, shares: &[CallerName], index: &Arc<Index>, aging: Aging) -> Self {
         let distinct: BTreeSet<_> = shares.iter().cloned().collect();
         let each = (capacity / distinct.len().max(1) as u64).max(1);
-        let anyone = distinct.is_empty().then(|| part(each, index));
-        let shares = distinct.into_iter().map(|share| (share, part(each, index))).collect();
-        Self { shares, anyone }
+        let anyone = distinct.is_empty().then(|| part(each, index, aging));
+        let shares = distinct.into_iter().map(|share| (share, part(each, index, aging))).collect();
+        Self { shares, anyone, aging }
     }
 
     /// That of `share`, if it has one.
@@ -43,17 +44,22 @@ impl Parts {
         distinct.len() == self.shares.len() && distinct.into_iter().all(|share| self.has(share))
     }
 
+    /// Others of the same kind, empty.
+    pub(super) fn anew(&self, capacity: u64, shares: &[CallerName], index: &Arc<Index>) -> Self {
+        Self::new(capacity, shares, index, self.aging)
+    }
+
     pub(super) fn all(&self) -> Vec<Part> {
         self.shares.values().chain(&self.anyone).cloned().collect()
     }
 }
 
-fn part(capacity: u64, index: &Arc<Index>) -> Part {
+fn part(capacity: u64, index: &Arc<Index>, aging: Aging) -> Part {
     let index = Arc::clone(index);
     moka::sync::Cache::builder()
         .max_capacity(capacity)
         .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
-        .expire_after(ByEntry)
+        .expire_after(aging)
         .eviction_listener(move |_, entry, cause| {
             index.remove(&entry);
             if cause == moka::notification::RemovalCause::Size {
