@@ -53,6 +53,8 @@ impl Default for Config {
     }
 }
 
+type Failures = moka::sync::Cache<Fingerprint, (Fault, Moment)>;
+
 /// The cache of one daemon, shared by its upstreams.
 pub struct Cache {
     /// Held while an entry is put into a part, so that none is put into one that was taken away.
@@ -60,7 +62,7 @@ pub struct Cache {
     index: Arc<Index>,
     lots: Lots,
     capacity: u64,
-    failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
+    failures: Failures,
     keyed: Hmac<Sha256>,
     max_age: Duration,
 }
@@ -89,12 +91,24 @@ impl Cache {
     /// # Errors
     /// Where the system has no randomness to give.
     pub fn new(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::remembering(config, shares, failures().time_to_live(REMEMBERED_MAX).build())
+    }
+
+    /// As [`Cache::new`], where another clock than the machine's tells the time: nothing is let go of for its age alone. What is
+    /// too old is not served, here as there.
+    ///
+    /// # Errors
+    /// As [`Cache::new`].
+    pub fn by_another_clock(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::remembering(config, shares, failures().build())
+    }
+
+    fn remembering(config: &Config, shares: &[CallerName], failures: Failures) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
         let index = Arc::new(Index::new());
         let parts = RwLock::new(Parts::new(config.capacity, shares, &index));
-        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
         let lots = Lots::new();
         Ok(Self { parts, index, lots, capacity: config.capacity, failures, keyed, max_age: config.max_age })
     }
@@ -398,6 +412,10 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint")
     }
+}
+
+fn failures() -> moka::sync::CacheBuilder<Fingerprint, (Fault, Moment), Failures> {
+    moka::sync::Cache::builder().max_capacity(FAILURES_MAX)
 }
 
 fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
