@@ -21,6 +21,7 @@ use crate::kms::{Action, Answer, Call, RequestId};
 use crate::listener::Confidential;
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
+use crate::trace::{Attribute, Span, Tracer};
 use crate::wire::aliyun::{answer, refusal, request};
 
 /// One listener's face. Shared by all its connections; holds nothing of a request once that is answered.
@@ -32,6 +33,7 @@ pub struct Face<R> {
     limits: Limits,
     places: Semaphore,
     requests: Requests,
+    tracer: Tracer,
 }
 
 impl<R: Respond> Face<R> {
@@ -47,7 +49,14 @@ impl<R: Respond> Face<R> {
             limits,
             places,
             requests: Requests::of("aliyun", &Action::ALL.map(Action::name)),
+            tracer: Tracer::off(),
         }
+    }
+
+    /// The same, whose requests are traced by `tracer`.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
@@ -58,7 +67,7 @@ impl<R: Respond> Face<R> {
     {
         let begun = self.clock.now();
         let deadline = Deadline::after(begun, self.limits.timeout);
-        let mut seen = Seen::default();
+        let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
         let result = self.answer(request, peer, deadline, &mut seen).await;
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
@@ -69,6 +78,10 @@ impl<R: Respond> Face<R> {
                 refuse(&fault, seen.unread)
             }
         };
+        if let Some(span) = seen.span {
+            span.note(Attribute::HttpStatus(response.status().as_u16()));
+            span.end(response.status().is_server_error());
+        }
         // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
         if seen.action == Some(Action::Encrypt) {
             response.extensions_mut().insert(Confidential);
@@ -121,12 +134,15 @@ impl<R: Respond> Face<R> {
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
         seen.action = Some(call.action());
-        Ok((caller, call))
+        Ok((caller.traced(seen.span.clone()), call))
     }
 
     /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
     fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
         self.requests.record(seen.action.map(Action::name), outcome, took);
+        if let Some(span) = &seen.span {
+            super::describe(span, "aliyun", peer, seen.caller.as_ref(), seen.action.map(Action::name), outcome);
+        }
         tracing::debug!(
             listener = peer.listener.as_str(),
             caller = seen.caller.as_ref().map(CallerName::as_str),
@@ -143,11 +159,12 @@ struct Seen {
     caller: Option<CallerName>,
     action: Option<Action>,
     unread: bool,
+    span: Option<Span>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { caller: None, action: None, unread: true }
+        Self { caller: None, action: None, unread: true, span: None }
     }
 }
 
