@@ -19,7 +19,7 @@ mod context;
 mod ended;
 
 pub use attribute::{Attribute, Value};
-pub use context::{Context, Parent, TRACEPARENT, TRACESTATE};
+pub use context::{Context, Parent, STATE_BYTES_MAX, TRACEPARENT, TRACESTATE, state};
 pub use ended::{BATCH, Ended, Kind, Spans};
 
 /// What begins spans for a face, or for all of them. Cheap to clone; off, it is nothing.
@@ -67,7 +67,7 @@ impl Sampler {
         let (context, parent) = match Parent::read(headers) {
             Some(parent) if !parent.sampled => return None,
             Some(parent) => {
-                let state = context::state(headers).map(Arc::from);
+                let state = state(headers).map(Arc::from);
                 (Context { trace: parent.trace, span: draw(), state }, Some(parent.span))
             }
             None => (self.root()?, None),

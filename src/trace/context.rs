@@ -52,7 +52,8 @@ impl Parent {
 
 /// The `tracestate` of a request, joined; none where there is none, or one that is not well formed or longer than
 /// [`STATE_BYTES_MAX`]: a parent counts without it.
-pub(super) fn state(headers: &HeaderMap) -> Option<String> {
+#[must_use]
+pub fn state(headers: &HeaderMap) -> Option<String> {
     let mut joined = String::new();
     for value in headers.get_all(TRACESTATE) {
         let value = value.to_str().ok()?;
@@ -110,7 +111,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const SAMPLED: u8 = 1;
 const PARENT_BYTES: usize = 55;
 /// The W3C asks that so much be passed on; what is longer may be left out.
-const STATE_BYTES_MAX: usize = 512;
+pub const STATE_BYTES_MAX: usize = 512;
 const STATE_MEMBERS_MAX: usize = 32;
 const STATE_PART_MAX: usize = 256;
 
