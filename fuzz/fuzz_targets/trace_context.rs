@@ -38,7 +38,8 @@ fn parented(text: &[u8]) {
 fn stated(values: &[HeaderValue], state: &str) {
     let texts: Vec<_> = values.iter().map(|value| value.to_str().expect("it was taken")).collect();
     assert!(texts.join(",").ends_with(state), "nothing is made up");
-    assert!(state.len() <= STATE_BYTES_MAX && !state.chars().any(char::is_control));
+    // A tab may stand around a comma, as a space may.
+    assert!(state.len() <= STATE_BYTES_MAX && !state.chars().any(|c| c.is_control() && c != '\t'));
     let members = state.split(',').map(str::trim).filter(|member| !member.is_empty());
     let keys: Vec<_> = members.map(|member| member.split_once('=').expect("a key and a value").0).collect();
     assert!((1..=32).contains(&keys.len()));
