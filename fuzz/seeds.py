@@ -156,6 +156,9 @@ def keyrings():
 def others():
     for number, length in enumerate([0, 1, 2, 3, 48, 100]):
         seed("wire_base64", str(number), b"QUJD" * (length // 3) + [b"", b"QQ==", b"QUI="][length % 3])
+    ids = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+    for number, parent in enumerate([b"00-%s-01", b"00-%s-00", b"cc-%s-01-later", b"ff-%s-01", b"00-%s-01-more"]):
+        seed("trace_context", str(number), CUT.join([parent % ids, b"rojo=00f067aa0ba902b7", b"congo=t61rcWkgMzE, a@b=1"]))
     parts = [b"up", b"caller", b"ciphertext", b"key-a", b'{"a":"1"}', b"a", b"1"]
     for kinds in (0, 1, 2, 7):
         seed("cache_fingerprint", f"twice-{kinds}", bytes([kinds * 17, 0, 0]) + CUT.join(parts * 2))

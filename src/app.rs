@@ -18,6 +18,7 @@ use crate::auth::CallerName;
 use crate::cache::Cache;
 use crate::clock::{Clock, System};
 use crate::config::{Address, CallerPlan, Config, Difference, Plan, Sources};
+use crate::exporter::Exporter;
 use crate::guard;
 use crate::listener::{BindError, Listener};
 use crate::metrics;
@@ -36,6 +37,7 @@ mod prepared;
 mod pulse;
 mod reload;
 mod threads;
+mod traced;
 mod upkeep;
 mod word;
 
@@ -100,6 +102,7 @@ pub struct House {
     admin: Option<Listener>,
     audit: Arc<Audit>,
     working_set: Option<Arc<Keeper>>,
+    exporter: Option<Exporter>,
 }
 
 impl House {
@@ -120,8 +123,10 @@ impl House {
         let (observer, page) = (plan.metrics.map(observer).transpose()?, plan.page);
         let audit = audited::open(plan.audit.take(), &clock, mode)?;
         let cache = Arc::new(Cache::new(&plan.cache, &shares(&plan)).map_err(runtime_error)?);
+        let (tracer, exporter) = traced::open(plan.tracing.as_ref(), &clock)?;
         let sockets = (inherited, descriptors);
         let mut estate = Estate::empty(mode, clock, Arc::clone(&cache), Arc::clone(&audit), sockets)?;
+        estate.tracer = tracer;
         let (admin, working_set) = (plan.admin.take(), std::mem::take(&mut plan.working_set));
         // From nothing to this: a start is a reload, too.
         let all = Difference::between(&Config::default(), &config).map_err(runtime_error)?;
@@ -133,7 +138,7 @@ impl House {
         }
         drop(entered);
         let reloader = Reloader { sources, config };
-        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, working_set })
+        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, working_set, exporter })
     }
 
     /// Where each listener listens, by name.
@@ -167,13 +172,14 @@ impl House {
     ) -> Result<(), Error> {
         let steering = steering.zip(self.local().map(Arc::clone));
         let Self { runtime, estate, prepared, reloader, .. } = self;
-        let Self { observer, page, metrics, admin, audit, working_set, .. } = self;
+        let Self { observer, page, metrics, admin, audit, working_set, exporter, .. } = self;
         let (orders, ordered) = admin::orders();
         let health = Health::new(Arc::clone(&estate.clock), Arc::clone(&estate.engines), working_set.clone());
         let desk = aside::desk(&estate, working_set.clone(), orders, &metrics, &health, &runtime);
         let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
         let page = page.then(|| Arc::clone(&desk));
-        let sockets = Sockets { observer, page, admin: admin.map(|listener| (listener, desk)), steering };
+        let admin = admin.map(|listener| (listener, desk));
+        let sockets = Sockets { observer, page, admin, steering, exporter };
         // They outlast the draining, to tell of it.
         let drained = CancellationToken::new();
         let aside = sockets.serve(metrics, Arc::clone(&health), drained.clone())?;

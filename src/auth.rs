@@ -18,6 +18,7 @@ use crate::fault::{Fault, Kind};
 use crate::guard::Full;
 use crate::seal::AtRest;
 use crate::secret::Secret;
+use crate::trace::Span;
 
 /// A caller's name in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,8 @@ impl fmt::Display for CallerName {
 pub struct Caller {
     name: CallerName,
     listener: ListenerName,
+    /// Of the request that it makes, where that has one.
+    span: Option<Span>,
 }
 
 impl Caller {
@@ -67,6 +70,18 @@ impl Caller {
     #[must_use]
     pub const fn listener(&self) -> &ListenerName {
         &self.listener
+    }
+
+    /// As it asks in a request whose span is this.
+    #[must_use]
+    pub fn traced(self, span: Option<Span>) -> Self {
+        Self { span, ..self }
+    }
+
+    /// The span of the request that it makes, where that has one.
+    #[must_use]
+    pub const fn span(&self) -> Option<&Span> {
+        self.span.as_ref()
     }
 }
 
@@ -275,7 +290,7 @@ struct Key {
 impl Roster {
     fn add(&mut self, entry: Entry, replays: &mut Memories) -> Result<(), EntryError> {
         let Entry { name, listener, identity } = entry;
-        let caller = Caller { name, listener: listener.clone() };
+        let caller = Caller { name, listener: listener.clone(), span: None };
         let empty = |what| EntryError::Empty { caller: caller.name.clone(), what };
         let first = match identity {
             Identity::AccessKey { id, .. } if id.is_empty() => return Err(empty("access_key.id")),

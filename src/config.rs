@@ -26,6 +26,7 @@ mod provider;
 mod raw;
 mod reading;
 mod resolve;
+mod tracing;
 mod upstreams;
 
 pub use address::Address;

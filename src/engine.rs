@@ -17,6 +17,7 @@ use crate::ledger::{Ledger, Scope};
 use crate::metrics::Decrypts;
 use crate::policy::{Held, Permit, Policy};
 use crate::sync::{Mutex, RwLock, TaskTracker, timeout};
+use crate::trace::Context;
 use crate::upstream::Upstream;
 
 mod contact;
@@ -63,7 +64,7 @@ pub trait Respond: Send + Sync + 'static {
 pub struct Engine {
     parts: Kept,
     remote: ArcSwap<Remote>,
-    flights: Arc<Flights<Fingerprint, Landing>>,
+    flights: Arc<Flights<Fingerprint, Flown>>,
     decrypts: Decrypts,
     drift: Drift,
     followed: Mutex<Vec<Arc<Followed>>>,
@@ -102,6 +103,13 @@ struct Kept {
 
 /// How a flight ended, for all who waited.
 type Landing = Result<Landed, Fault>;
+
+/// A flight that has ended, with the span of the call that it made, where that was traced.
+#[derive(Clone, Debug)]
+struct Flown {
+    landing: Landing,
+    call: Option<Context>,
+}
 
 #[derive(Clone, Debug)]
 enum Landed {
@@ -242,12 +250,15 @@ impl Engine {
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
         let fingerprint = question.fingerprint;
-        let launch = || Arc::clone(self).fill(permit.clone(), question, Purpose::Want);
+        let launch = || Arc::clone(self).flight(permit.clone(), question, Purpose::Want);
         let waiting = self.flights.join(&fingerprint, launch);
         let left = deadline.remaining(self.parts.clock.now());
         let (role, landing) = timeout(left, waiting).await.map_err(|_| Fault::kms(Kind::TimedOut))?;
-        let landed = landing.map_err(|Crashed| Fault::proxy(Kind::Internal))??;
-        Ok((role, self.disembark(permit, &landed, role)?))
+        let Flown { landing, call } = landing.map_err(|Crashed| Fault::proxy(Kind::Internal))?;
+        if let (Role::Follower, Some(span), Some(call)) = (role, permit.span(), &call) {
+            span.link(call);
+        }
+        Ok((role, self.disembark(permit, &landing?, role)?))
     }
 
     /// Decides once more, for this waiter and this instant, whether what the flight brought may go out.

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod metrics;
 pub mod seal;
 pub mod tls;
+pub mod trace;
 pub mod verbosity;
 pub mod wire;
 
@@ -37,6 +38,7 @@ pub mod upstream;
 pub mod working_set;
 
 pub mod engine;
+pub mod exporter;
 pub mod warm;
 pub mod watch;
 

@@ -86,6 +86,8 @@ pub const RELOADED_AT: &str = "kmsproxy_config_read_timestamp_seconds";
 pub const CERTIFICATES: &str = "kmsproxy_certificate_changes_total";
 /// 1 while what is on disk does not serve, and what was there before does.
 pub const CERTIFICATES_REFUSED: &str = "kmsproxy_certificates_refused";
+/// Spans that ended, by what became of them: `exported`, `lost` (no collector took them), `dropped` (there was no room).
+pub const SPANS: &str = "kmsproxy_spans_total";
 /// 1, with the version as label.
 pub const BUILD: &str = "kmsproxy_build_info";
 
@@ -129,6 +131,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     describe_gauge!(RELOADED_AT, metrics::Unit::Seconds, "When the configuration in force was read");
     describe_counter!(CERTIFICATES, "Changes of certificates and authorities on disk");
     describe_gauge!(CERTIFICATES_REFUSED, "1 while the certificates on disk do not serve");
+    describe_counter!(SPANS, "Spans by what became of them");
     describe_gauge!(BUILD, "1, with the version as label");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(EVICTIONS).increment(0);

@@ -12,6 +12,7 @@ use crate::audit::{Audit, Outcome, Record};
 use crate::auth::{Caller, CallerName};
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Call, Ciphertext, KeyId, KeyName, bare};
+use crate::trace::Span;
 
 mod held;
 
@@ -230,6 +231,12 @@ impl Permit {
     #[must_use]
     pub fn caller(&self) -> Option<&CallerName> {
         self.holder.caller().map(Caller::name)
+    }
+
+    /// The span of the request that it is for; none where that is not traced, nor for our own upkeep.
+    #[must_use]
+    pub fn span(&self) -> Option<&Span> {
+        self.holder.caller().and_then(Caller::span)
     }
 
     /// Whether it goes before all callers.

@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use crate::auth::CallerName;
 use crate::claim::Peer;
 use crate::fault::{Fault, Kind, Origin};
+use crate::metrics;
 use crate::secret::Secret;
+use crate::trace::{self, Attribute, Span};
 
 pub mod aliyun;
 pub mod control;
@@ -107,6 +109,31 @@ fn tell(peer: &Peer, caller: Option<&CallerName>, action: Option<&'static str>, 
         kms_request = said.map(|said| said.request_id.as_str()),
         "request refused"
     );
+}
+
+/// Tells the span of a request what its log line says: who asked for what, and why it was refused if it was.
+#[cold]
+fn describe(
+    span: &Span,
+    system: &'static str,
+    peer: &Peer,
+    caller: Option<&CallerName>,
+    method: Option<&'static str>,
+    outcome: &'static str,
+) {
+    span.note(Attribute::System(system));
+    span.note(Attribute::Listener(peer.listener.clone()));
+    if let Some(caller) = caller {
+        span.note(Attribute::Caller(caller.text()));
+    }
+    span.note(Attribute::Method(method.unwrap_or(trace::UNNAMED)));
+    if let Some(method) = method {
+        span.name(method);
+    }
+    if outcome != metrics::OK {
+        span.note(Attribute::Outcome("refused"));
+        span.note(Attribute::Reason(outcome));
+    }
 }
 
 /// Reads a body of at most `limit` bytes within five seconds; of a longer one, no more than that.

@@ -4,3 +4,4 @@ pub mod aliyun;
 pub mod base64;
 pub mod http2;
 pub mod kubernetes;
+pub mod otlp;

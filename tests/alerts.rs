@@ -143,7 +143,18 @@ fn the_dashboard_is_one_that_grafana_can_import_on_any_machine() {
         panels.iter().filter(|panel| panel["type"] == "row").map(|row| row["title"].as_str().unwrap()).collect();
     assert_eq!(
         rows,
-        ["At a glance", "Traffic", "Cache", "Leases", "Upstream", "Quota", "Memory", "Audit", "Configuration"]
+        [
+            "At a glance",
+            "Traffic",
+            "Cache",
+            "Leases",
+            "Upstream",
+            "Quota",
+            "Memory",
+            "Audit",
+            "Configuration",
+            "Tracing"
+        ]
     );
     let mut ids = BTreeSet::new();
     for panel in panels {

@@ -159,6 +159,7 @@ fn every_setting_stands_in_the_commented_configuration() {
         "[metrics]",
         "[memory]",
         "[audit]",
+        "[tracing]",
         "[admin]",
         "tls",
         "access_key",
@@ -456,6 +457,75 @@ const CASES: &[Case] = &[
         at: "queue",
         says: "audit.queue: is 0, which would let nothing through\n  remedy: write at least 1, or leave it out for the \
                default",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nendpoint = \"collector:4318\"",
+        at: "endpoint",
+        says: "tracing.endpoint: has no https://\n  remedy: write it as \"https://collector.example:4318\" or \
+               \"http://127.0.0.1:4318\"",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nendpoint = \"http://10.0.0.7:4318\"",
+        at: "endpoint",
+        says: "tracing.endpoint: is plain HTTP to another machine\n  remedy: write https://",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nendpoint = \"https://me:s3cret@collector.example\"",
+        at: "endpoint",
+        says: "tracing.endpoint: carries a user name or password\n  remedy: put what the collector asks for into headers_file",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nendpoint = \"https://collector.example/v1/traces?api-key=s3cret\"",
+        at: "endpoint",
+        says: "tracing.endpoint: has a query\n  remedy: put what the collector asks for into headers_file",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nendpoint = \"http://[::1]:4318\"\nheaders_file = \"/etc/kmsproxy/ack.secret\"",
+        at: "headers_file",
+        says: "tracing.headers_file: holds a line that is no header for the collector\n  remedy: write `Name: value`, one on \
+               each line, 16 at most; Host and Content-Type are not yours to say",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nheaders_file = \"/etc/open.key\"\nendpoint = \"http://127.0.0.1:4318\"",
+        at: "headers_file",
+        says: "tracing.headers_file: /etc/open.key is open to group or others (mode 0644)\n  remedy: chmod 600 /etc/open.key",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nca_file = \"/etc/kmsproxy/tls/server.pem\"",
+        at: "tracing]",
+        says: "tracing: `endpoint` is missing, without which nothing is sent\n  remedy: add endpoint = \
+               \"http://127.0.0.1:4318\", or remove the others",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nsample = 1.5",
+        at: "sample",
+        says: "tracing.sample: is no share\n  remedy: write a number from 0 to 1: 0.01 is one request in a hundred",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nqueue = 100000",
+        at: "queue",
+        says: "tracing.queue: is more than 65536\n  remedy: write less; a span takes about 1 KiB",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\ntimeout = \"0s\"",
+        at: "timeout = \"0s\"",
+        says: "tracing.timeout: is zero\n  remedy: write a longer time, such as \"2s\"",
+    },
+    Case {
+        was: "capacity = 5",
+        is: "capacity = 5\n[tracing]\nservice_name = \"\"",
+        at: "service_name",
+        says: "tracing.service_name: is empty\n  remedy: write a name, or leave it out for \"kmsproxy\"",
     },
     Case {
         was: "capacity = 5",

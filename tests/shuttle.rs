@@ -27,6 +27,7 @@ mod source {
     pub(crate) mod policy;
     pub(crate) mod seal;
     pub(crate) mod secret;
+    pub(crate) mod trace;
     #[path = "upstream/asking.rs"]
     pub(crate) mod upstream;
 }
@@ -54,7 +55,7 @@ use scenarios::{
 };
 use source::{
     audit, auth, cache, chance, claim, clock, engine, fault, flight, kms, lease, ledger, metrics, policy, seal, secret,
-    upstream,
+    trace, upstream,
 };
 
 /// Runs `body` under half of the schedules by each scheduler; how many were run, of which the last failed if any did.

@@ -89,3 +89,20 @@ pub fn hex(bytes: &[u8]) -> String {
         .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('?'))
         .collect()
 }
+
+/// A `traceparent` by the W3C's Trace Context, level 2: trace, span, and whether it is sampled.
+pub fn traceparent(text: &[u8]) -> Option<(u128, u64, bool)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let fields: Vec<&str> = text.split('-').collect();
+    let [version, trace, span, flags, later @ ..] = &fields[..] else { return None };
+    let digits = |text: &str, count| text.len() == count && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    if !digits(version, 2) || !digits(trace, 32) || !digits(span, 16) || !digits(flags, 2) {
+        return None;
+    }
+    if *version == "ff" || (*version == "00" && !later.is_empty()) {
+        return None;
+    }
+    let (trace, span) = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
+    let sampled = u8::from_str_radix(flags, 16).ok()? % 2 == 1;
+    (trace != 0 && span != 0).then_some((trace, span, sampled))
+}

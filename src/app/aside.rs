@@ -1,4 +1,4 @@
-//! What is served beside the data path: metrics, health, control.
+//! What is served beside the data path: metrics, health, control; and spans, which are sent from there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use super::estate::Estate;
 use super::{BEAT, Error, adopted, bind_error, runtime_error, threads};
 use crate::admin::{self, Desk, Furniture, Health, Orders};
 use crate::config::Address;
+use crate::exporter::Exporter;
 use crate::listener::{self, Listener};
 use crate::serve::control;
 use crate::systemd::Inherited;
@@ -28,6 +29,7 @@ pub(super) struct Sockets {
     pub(super) page: Option<Arc<Desk>>,
     pub(super) admin: Option<(Listener, Arc<Desk>)>,
     pub(super) steering: Option<(Listener, Arc<Local>)>,
+    pub(super) exporter: Option<Exporter>,
 }
 
 impl Sockets {
@@ -54,6 +56,9 @@ impl Sockets {
                         async move { control::respond(local, request).await.unwrap_or_else(|never| match never {}) }
                     };
                     tasks.spawn(admin::control(listener, answer, stop.clone()));
+                }
+                if let Some(exporter) = self.exporter {
+                    tasks.spawn(exporter.run(stop.clone()));
                 }
                 // What was measured is gathered by whoever asks for metrics; where nobody does, it would gather without end.
                 while timeout(UPKEEP, stop.cancelled()).await.is_err() {

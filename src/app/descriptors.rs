@@ -122,8 +122,10 @@ fn own(plan: &Plan, open: usize) -> usize {
     });
     let beside = [plan.metrics.is_some(), plan.admin.is_some()].into_iter().filter(|there| *there).count();
     let audit = if plan.audit.is_some() { AUDIT } else { 0 };
+    let tracing = if plan.tracing.is_some() { EXPORTER } else { 0 };
     let rest = open
         + UNNAMED
+        + tracing
         + LOOKUPS_MAX * LOOKUP
         + audit
         + beside * (SOCKET + admin::CONNECTIONS_MAX)
@@ -159,6 +161,8 @@ const CREDENTIALS: usize = 4;
 const LOOKUP: usize = 3;
 /// The file, its successor at a rotation, and its end that is read.
 const AUDIT: usize = 3;
+/// For the collector: a connection to each of two addresses at once, and one that rests.
+const EXPORTER: usize = 3;
 /// The files of an embedded KMS.
 const EMBEDDED: usize = 4;
 /// Event loops (four of each runtime), signals, the notification socket, files that are read again; and sockets whose

@@ -23,6 +23,7 @@ use crate::metrics;
 use crate::policy::Policy;
 use crate::systemd::Inherited;
 use crate::tls::{Presented, Renewal};
+use crate::trace::Tracer;
 use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
 
@@ -37,6 +38,8 @@ pub(super) struct Estate {
     pub(super) cache: Arc<Cache>,
     pub(super) policy: Arc<Policy>,
     pub(super) door: Arc<Door>,
+    /// That of the start.
+    pub(super) tracer: Tracer,
     pub(super) engines: Arc<Engines>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) inherited: Inherited,
@@ -94,6 +97,7 @@ impl Estate {
             cache,
             policy: Policy::audited(HashMap::new(), audit),
             door: Arc::new(door),
+            tracer: Tracer::off(),
             engines: Arc::default(),
             listeners: Arc::default(),
             inherited: sockets.0,

@@ -56,7 +56,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const fn word(self) -> &'static str {
+    /// A fixed word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Coalesced => "coalesced",
             Self::Encrypted => "encrypted",

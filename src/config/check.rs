@@ -84,6 +84,12 @@ pub(super) fn name(name: &str, key: &Key, findings: &mut Findings) {
     }
 }
 
+/// Whether the host of a URL is this machine and nothing else.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// Whether it names an alias, in an ARN or not.
 pub(super) fn is_alias(name: &str) -> bool {
     let resource = if name.starts_with("acs:kms:") { name.rsplit(':').next().unwrap_or(name) } else { name };

@@ -290,6 +290,7 @@ allow = [{ actions = ["Decrypt"], keys = ["*"] }]
             ("admin", "address = \"unix:/admin.sock\""),
             ("audit", "queue = 7"),
             ("working_set", "file = \"/w\""),
+            ("tracing", "sample = 0.5"),
         ] {
             let text = format!("{BASE}[{table}]\n{setting}\n");
             let said = Difference::between(&read(BASE), &read(&text)).unwrap();

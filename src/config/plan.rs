@@ -10,6 +10,7 @@ use crate::config::address::Address;
 use crate::config::key::Place;
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::raw::Kms;
+use crate::exporter;
 use crate::guard;
 use crate::lease;
 use crate::listener::{self, Provider};
@@ -39,6 +40,8 @@ pub struct Plan {
     pub audit: Option<audit::Terms>,
     /// Where the working set is kept, if anywhere.
     pub working_set: working_set::Config,
+    /// Where spans are sent, if anywhere.
+    pub tracing: Option<exporter::Terms>,
     pub(super) places: Vec<(SocketAddr, Place)>,
 }
 

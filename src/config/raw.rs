@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin;
 use crate::audit;
 use crate::cache;
+use crate::exporter;
 use crate::guard;
 use crate::lease;
 use crate::listener;
@@ -31,6 +32,7 @@ pub struct Config {
     pub(super) admin: admin::Config,
     pub(super) audit: audit::Config,
     pub(super) working_set: working_set::Config,
+    pub(super) tracing: exporter::Config,
     /// Every name that is written, also of what could not be read: a reference to it is not a second mistake.
     pub(super) named: Named,
 }
@@ -56,6 +58,7 @@ impl Config {
         whole.insert("admin".to_owned(), toml::Value::try_from(&self.admin)?);
         whole.insert("audit".to_owned(), toml::Value::try_from(&self.audit)?);
         whole.insert("working_set".to_owned(), toml::Value::try_from(&self.working_set)?);
+        whole.insert("tracing".to_owned(), toml::Value::try_from(&self.tracing)?);
         Ok(whole)
     }
 }

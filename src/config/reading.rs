@@ -169,6 +169,7 @@ fn config(mut whole: Dict, findings: &mut Findings) -> Config {
     config.admin = section(&mut whole, "admin", findings);
     config.audit = section(&mut whole, "audit", findings);
     config.working_set = section(&mut whole, "working_set", findings);
+    config.tracing = section(&mut whole, "tracing", findings);
     for name in whole.keys() {
         unknown(findings, &Key::of([name]), name, &SECTIONS);
     }
@@ -249,8 +250,8 @@ fn names(items: &[Value]) -> Vec<String> {
 }
 
 const PREFIX: &str = "KMSPROXY_";
-const SECTIONS: [&str; 9] =
-    ["upstream", "listener", "caller", "cache", "working_set", "metrics", "memory", "admin", "audit"];
+const SECTIONS: [&str; 10] =
+    ["upstream", "listener", "caller", "cache", "working_set", "metrics", "memory", "admin", "audit", "tracing"];
 const LISTS: [&str; 2] = ["listener", "caller"];
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 

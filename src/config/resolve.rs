@@ -12,6 +12,7 @@ use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
 use crate::config::plan::Plan;
 use crate::config::raw::Config;
+use crate::config::tracing::tracing;
 use crate::config::upstreams::upstreams;
 
 /// Follows and checks everything; the plan counts only if `findings` stay empty.
@@ -39,6 +40,7 @@ pub(super) fn resolve(config: &Config, machine: &Machine<'_>, findings: &mut Fin
         page: page(config, findings),
         audit: audit(&config.audit, machine, findings),
         working_set: config.working_set.clone(),
+        tracing: tracing(&config.tracing, machine, findings),
         places: Vec::new(),
     };
     let own = [Key::of(["metrics", "address"]), Key::of(["admin", "address"])];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::config::check::{Reference, at_least_one, name, noted, positive, shown};
+use crate::config::check::{Reference, at_least_one, is_loopback, name, noted, positive, shown};
 use crate::config::key::Key;
 use crate::config::machine::Machine;
 use crate::config::mistake::Findings;
@@ -108,11 +108,6 @@ fn endpoint(config: &aliyun::Config, key: &Key, findings: &mut Findings) {
         }
         _ => findings.add(&key, "has no https://", form),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn credentials(config: &credentials::Config, key: &Key, machine: &Machine<'_>, findings: &mut Findings) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Engine, Landed, Landing, Question};
+use super::{Engine, Flown, Landed, Landing, Question};
 use crate::auth::CallerName;
 use crate::cache::{Entry, Fill, Fingerprint};
 use crate::fault::{Evidence, Fault, Kind};
@@ -33,6 +33,13 @@ impl fmt::Debug for Purpose {
 }
 
 impl Engine {
+    /// As [`Engine::fill`], and tells which call of a trace it made.
+    pub(super) async fn flight(self: Arc<Self>, permit: Permit, question: Question, why: Purpose) -> Flown {
+        let span = permit.span().cloned();
+        let landing = self.fill(permit, question, why).await;
+        Flown { landing, call: span.and_then(|span| span.called()) }
+    }
+
     pub(super) async fn fill(self: Arc<Self>, permit: Permit, question: Question, why: Purpose) -> Landing {
         let Question { share, fingerprint, call } = question;
         let now = self.parts.clock.now();
@@ -123,10 +130,11 @@ impl Engine {
             }
             let (fingerprint, share, call) = (entry.fingerprint(), entry.share().clone(), entry.call());
             let (permit, question) = (self.parts.policy.upkeep(), Question { share, fingerprint, call });
-            let fill = || Arc::clone(self).fill(permit, question, Purpose::Refresh(entry));
+            let flight = || Arc::clone(self).flight(permit, question, Purpose::Refresh(entry));
             // What it brought is in the cache; that it failed is in the ledger.
-            let (_, landing) = self.flights.join(&fingerprint, fill).await;
-            if matches!(&landing, Ok(Err(fault)) if ENDS_A_REFRESH.contains(&Evidence::of(fault))) {
+            let (_, landing) = self.flights.join(&fingerprint, flight).await;
+            if matches!(&landing, Ok(Flown { landing: Err(fault), .. }) if ENDS_A_REFRESH.contains(&Evidence::of(fault)))
+            {
                 return;
             }
         }

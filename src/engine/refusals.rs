@@ -8,6 +8,7 @@ use crate::clock::Moment;
 use crate::fault::Fault;
 use crate::kms::{Action, KeyId, KeyName};
 use crate::sync::{Mutex, PoisonError};
+use crate::trace::Attribute;
 
 /// One refusal, or several that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,9 @@ impl Refusals {
 impl Engine {
     pub(super) fn note_refusal(&self, caller: &Caller, action: Action, named: Option<&KeyName>, fault: &Fault) {
         let key = named.and_then(|name| self.ledger().known(name)).map(|scope| scope.key().clone());
+        if let (Some(span), Some(key)) = (caller.span(), &key) {
+            span.note(Attribute::Key(key.clone()));
+        }
         let (at, caller, fault) = (self.parts.clock.now(), caller.name().clone(), fault.clone());
         self.refusals.note(Refusal { at, times: 1, caller, action, key, fault });
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::{Contact, Engine};
 use crate::clock::Deadline;
 use crate::fault::{Fault, Kind};
-use crate::kms::{Call, Decrypt};
+use crate::kms::{Action, Call, Decrypt};
 use crate::lease::Asked;
 use crate::policy::{Held, Permit};
 use crate::sync::{PoisonError, timeout};
+use crate::trace::{Attribute, Span};
 use crate::upstream::Upstream;
 
 /// A KMS as somebody, and its patience.
@@ -78,9 +79,13 @@ impl Engine {
             // Before the upstream is looked up: what is asked of the new one is never taken for a question to the old.
             let asked = depart().ok_or(Fault::proxy(Kind::Lapsed))?;
             let remote = self.remote.load_full();
+            let span = permit.span().map(|span| self.trace(span, call.action()));
             let asking = remote.upstream.ask(permit, call, deadline);
             let left = deadline.remaining(asked.sent);
             let outcome = timeout(left, asking).await.unwrap_or(Err(Fault::kms(Kind::TimedOut)));
+            if let Some(span) = span {
+                end(&span, &outcome);
+            }
             if remote.number != self.remote.load().number && !deadline.passed(self.parts.clock.now()) {
                 continue;
             }
@@ -94,4 +99,35 @@ impl Engine {
             return Ok((asked, held));
         }
     }
+
+    /// The span of a question to the KMS, its wait for a turn and its retries included, in the trace of whoever asks.
+    #[cold]
+    fn trace(&self, span: &Span, action: Action) -> Span {
+        let call = span.call(action.name());
+        call.note(Attribute::Method(action.name()));
+        call.note(Attribute::Upstream(self.parts.ledger.upstream().into()));
+        call
+    }
+}
+
+/// Ends the span of a question by what came back.
+#[cold]
+fn end(span: &Span, outcome: &Result<Held, Fault>) {
+    match outcome {
+        Ok(held) => {
+            span.note(Attribute::KmsRequest(held.source().clone()));
+            if let Some(key) = held.key() {
+                span.note(Attribute::Key(key.clone()));
+            }
+        }
+        Err(fault) => {
+            span.note(Attribute::Reason(fault.kind().label()));
+            if let Some(said) = fault.verbatim() {
+                span.note(Attribute::HttpStatus(said.status));
+                span.note(Attribute::KmsCode(said.code.as_str().into()));
+                span.note(Attribute::KmsRequest(said.request_id.clone()));
+            }
+        }
+    }
+    span.end(outcome.is_err());
 }

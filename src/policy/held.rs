@@ -5,6 +5,7 @@ use crate::audit::{Audit, Outcome, Receipt, Record};
 use crate::fault::{Fault, Kind};
 use crate::kms::{Answer, Decrypted, Encrypted, KeyId, KeyState, KeyVersion, Reply, RequestId};
 use crate::secret::Secret;
+use crate::trace::{Attribute, Span};
 
 /// Leave to hand out what one key made: only [`super::Policy::release`] makes one.
 #[derive(Debug)]
@@ -45,7 +46,21 @@ impl<'p> Release<'p> {
             kms_request_id: Some(held.source.clone()),
             ..self.permit.record(caller, outcome)
         };
-        self.audit.accept(record).map_err(|_| Fault::proxy(Kind::Unaudited))
+        let receipt = self.audit.accept(record).map_err(|_| Fault::proxy(Kind::Unaudited))?;
+        if let Some(span) = caller.span() {
+            tell(span, held, outcome);
+        }
+        Ok(receipt)
+    }
+}
+
+/// Tells the span of a request what the audit log is told.
+#[cold]
+fn tell(span: &Span, held: &Held, outcome: Outcome) {
+    span.note(Attribute::Outcome(outcome.word()));
+    span.note(Attribute::KmsRequest(held.source.clone()));
+    if let Some(key) = held.key() {
+        span.note(Attribute::Key(key.clone()));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::kms::{Action, Answer, Call, RequestId};
 use crate::listener::Confidential;
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
+use crate::trace::{Attribute, Span, Tracer};
 use crate::wire::aliyun::{answer, refusal, request};
 
 /// One listener's face. Shared by all its connections; holds nothing of a request once that is answered.
@@ -31,6 +32,7 @@ pub struct Face<R> {
     limits: Limits,
     places: Semaphore,
     requests: Requests,
+    tracer: Tracer,
 }
 
 impl<R: Respond> Face<R> {
@@ -46,7 +48,14 @@ impl<R: Respond> Face<R> {
             limits,
             places,
             requests: Requests::of("aliyun", &Action::ALL.map(Action::name)),
+            tracer: Tracer::off(),
         }
+    }
+
+    /// The same, whose requests are traced by `tracer`.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
@@ -66,7 +75,7 @@ impl<R: Respond> Face<R> {
         async move {
             let begun = self.clock.now();
             let deadline = Deadline::after(begun, self.limits.timeout);
-            let mut seen = Seen::default();
+            let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
             let result = match self.receive(&mut request, &peer, &mut seen).await {
                 Ok((caller, call, _place)) => {
                     // Here ends what was read: nothing of it lies in the connection's buffer while the KMS is asked.
@@ -75,20 +84,14 @@ impl<R: Respond> Face<R> {
                 }
                 Err(fault) => Err(fault),
             };
-            self.conclude(result, &seen, &peer, begun)
+            self.conclude(result, seen, &peer, begun)
         }
     }
 
     /// The answer, counted and recorded.
-    fn conclude(
-        &self,
-        result: Result<Answer, Fault>,
-        seen: &Seen,
-        peer: &Peer,
-        begun: Moment,
-    ) -> Response<Full<Bytes>> {
+    fn conclude(&self, result: Result<Answer, Fault>, seen: Seen, peer: &Peer, begun: Moment) -> Response<Full<Bytes>> {
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
-        self.record(peer, seen, outcome, self.clock.now().since(begun));
+        self.record(peer, &seen, outcome, self.clock.now().since(begun));
         let mut response = match result {
             Ok(answer) => accept(&answer),
             Err(fault) => {
@@ -96,6 +99,10 @@ impl<R: Respond> Face<R> {
                 refuse(&fault, seen.unread)
             }
         };
+        if let Some(span) = seen.span {
+            span.note(Attribute::HttpStatus(response.status().as_u16()));
+            span.end(response.status().is_server_error());
+        }
         // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
         if seen.action == Some(Action::Encrypt) {
             response.extensions_mut().insert(Confidential);
@@ -153,12 +160,15 @@ impl<R: Respond> Face<R> {
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
         seen.action = Some(call.action());
-        Ok((caller, call))
+        Ok((caller.traced(seen.span.clone()), call))
     }
 
     /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
     fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
         self.requests.record(seen.action.map(Action::name), outcome, took);
+        if let Some(span) = &seen.span {
+            super::describe(span, "aliyun", peer, seen.caller.as_ref(), seen.action.map(Action::name), outcome);
+        }
         tracing::debug!(
             listener = peer.listener.as_str(),
             caller = seen.caller.as_ref().map(CallerName::as_str),
@@ -175,11 +185,12 @@ struct Seen {
     caller: Option<CallerName>,
     action: Option<Action>,
     unread: bool,
+    span: Option<Span>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { caller: None, action: None, unread: true }
+        Self { caller: None, action: None, unread: true, span: None }
     }
 }
 

@@ -22,8 +22,9 @@ use crate::kms::{Call, Ciphertext, Decrypt, Encrypt, Encrypted, Extra, KeyId, Ke
 use crate::listener::{Answer, Confidential, Provider};
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
+use crate::trace::{Attribute, Span, Tracer};
 use crate::wire::kubernetes::key_id::{self, PublicKeyId};
-use crate::wire::kubernetes::refusal::{Refusal, Subject, grpc_message};
+use crate::wire::kubernetes::refusal::{Code, Refusal, Subject, grpc_message};
 use crate::wire::kubernetes::{self as wire, ack_kms_plugin, answer, ciphertext, timeout as deadline};
 
 /// One listener's face. Shared by all its connections; holds nothing of a call once that is answered.
@@ -35,6 +36,7 @@ pub struct Face<P> {
     limits: Limits,
     places: Semaphore,
     requests: Requests,
+    tracer: Tracer,
 }
 
 impl<P: Provide> Face<P> {
@@ -43,24 +45,34 @@ impl<P: Provide> Face<P> {
     pub fn new(provide: P, provider: Provider, door: Arc<Door>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
         let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
         let requests = Requests::of("kubernetes", &wire::Method::ALL.map(wire::Method::name));
-        Self { provide, provider, door, clock, limits, places, requests }
+        Self { provide, provider, door, clock, limits, places, requests, tracer: Tracer::off() }
+    }
+
+    /// The same, whose calls are traced by `tracer`.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Answers one call. Never fails: what goes wrong is answered in the dialect.
     pub async fn serve(&self, request: Request<RecvStream>, peer: &Peer) -> Answer {
         let begun = self.clock.now();
-        let mut seen = Seen::default();
-        let (mut answer, outcome) = match screen(&request) {
-            Err(status) => (no_grpc(status), Kind::Malformed("").label()),
+        let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
+        let (mut answer, outcome, code) = match screen(&request) {
+            Err(status) => (no_grpc(status), Kind::Malformed("").label(), None),
             Ok(()) => match self.answer(request, peer, &mut seen).await {
-                Ok(message) => (accept(message), metrics::OK),
+                Ok(message) => (accept(message), metrics::OK, Some(Code::Ok)),
                 Err(fault) => {
                     super::tell(peer, seen.caller.as_ref(), seen.method.map(wire::Method::name), &fault);
-                    (refuse(&Refusal::of(&fault, &self.subject(peer, &seen))), fault.kind().label())
+                    let refusal = Refusal::of(&fault, &self.subject(peer, &seen));
+                    (refuse(&refusal), fault.kind().label(), Some(refusal.code))
                 }
             },
         };
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
+        if let Some(span) = &seen.span {
+            end(span, answer.response.status(), code);
+        }
         if seen.method.is_some_and(wire::Method::is_confidential) {
             answer.response.extensions_mut().insert(Confidential);
         }
@@ -80,6 +92,7 @@ impl<P: Provide> Face<P> {
         let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
         let caller = self.door.admit(peer, &Claim::Anonymous, self.clock.now(), self.clock.wall())?;
         seen.caller = Some(caller.name().clone());
+        let caller = caller.traced(seen.span.clone());
         let request = wire::Request::decode(method, &frame)?;
         drop(frame);
         self.act(&caller, request, deadline, seen).await
@@ -202,6 +215,10 @@ impl<P: Provide> Face<P> {
     fn record(&self, peer: &Peer, seen: &Seen, outcome: &'static str, took: Duration) {
         let method = seen.method.map(wire::Method::name);
         self.requests.record(method, outcome, took);
+        if let Some(span) = &seen.span {
+            let full = seen.method.map(wire::Method::full_name);
+            super::describe(span, "grpc", peer, seen.caller.as_ref(), full, outcome);
+        }
         tracing::debug!(
             listener = peer.listener.as_str(),
             caller = seen.caller.as_ref().map(CallerName::as_str),
@@ -219,6 +236,17 @@ struct Seen {
     method: Option<wire::Method>,
     caller: Option<CallerName>,
     key: Option<KeyName>,
+    span: Option<Span>,
+}
+
+/// Ends the span of a call that is answered by `code`, or, where it was no gRPC, by `status` alone.
+#[cold]
+fn end(span: &Span, status: StatusCode, code: Option<Code>) {
+    match code {
+        Some(code) => span.note(Attribute::GrpcStatus(code.constant())),
+        None => span.note(Attribute::HttpStatus(status.as_u16())),
+    }
+    span.end(code.is_some_and(Code::is_of_the_server));
 }
 
 /// Refuses what is not gRPC at all, in HTTP's terms.

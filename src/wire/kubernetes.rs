@@ -94,6 +94,12 @@ impl Method {
         }
     }
 
+    /// The service and the method, as the path has them.
+    #[must_use]
+    pub const fn full_name(self) -> &'static str {
+        self.path().split_at(1).1
+    }
+
     /// Whether a plaintext goes in or out by it.
     #[must_use]
     pub const fn is_confidential(self) -> bool {

@@ -155,15 +155,15 @@ impl Estate {
         };
         let listener = listener.armed().map_err(runtime_error)?;
         let limits = Limits { timeout: plan.config.timeout, in_flight: plan.config.max_in_flight };
-        let (clock, door) = (Arc::clone(&self.clock), Arc::clone(&self.door));
+        let (clock, door, tracer) = (Arc::clone(&self.clock), Arc::clone(&self.door), self.tracer.clone());
         let face = match (plan.face, &*respond) {
             (FacePlan::Aliyun, _) => {
                 let hosts = Hosts::new(&plan.config.hosts);
-                Face::Aliyun(aliyun::Face::new(respond, door, clock, hosts, limits))
+                Face::Aliyun(aliyun::Face::new(respond, door, clock, hosts, limits).traced(tracer))
             }
             (FacePlan::Kubernetes(provider), Answering::Cached(engine)) => {
                 let followed = engine.follow(&provider.key);
-                Face::Kubernetes(kubernetes::Face::new(followed, provider, door, clock, limits))
+                Face::Kubernetes(kubernetes::Face::new(followed, provider, door, clock, limits).traced(tracer))
             }
             (FacePlan::Kubernetes(_), Answering::Straight(_)) => {
                 return Err(Error::Config("the emulator has no Kubernetes face: use `dev` or `serve`".to_owned()));

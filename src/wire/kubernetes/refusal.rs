@@ -124,6 +124,39 @@ impl Code {
         }
     }
 
+    /// The name, as the gRPC specification spells it.
+    #[must_use]
+    pub const fn constant(self) -> &'static str {
+        match self {
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Internal => "INTERNAL",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::NotFound => "NOT_FOUND",
+            Self::Ok => "OK",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+        }
+    }
+
+    /// Whether OpenTelemetry counts it as a failure of the server, and not of whoever asked.
+    #[must_use]
+    pub const fn is_of_the_server(self) -> bool {
+        match self {
+            Self::DeadlineExceeded | Self::Internal | Self::Unavailable | Self::Unimplemented => true,
+            Self::FailedPrecondition
+            | Self::InvalidArgument
+            | Self::NotFound
+            | Self::Ok
+            | Self::PermissionDenied
+            | Self::ResourceExhausted
+            | Self::Unauthenticated => false,
+        }
+    }
+
     /// The name, as grpc-go and kube-apiserver's metrics spell it.
     #[must_use]
     pub const fn name(self) -> &'static str {
