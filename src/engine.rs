@@ -225,10 +225,10 @@ impl Engine {
         question: Question,
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
-        let asked = self.exchanges();
+        let before = self.upheavals();
         match self.board(permit, question.clone(), deadline).await {
-            // Whoever was asked has been replaced since: its successor's word is what counts.
-            Err(fault) if *fault.kind() == Kind::Lapsed && self.exchanges() != asked => {
+            // Whoever was asked has been replaced since, or what it had answered was purged: this says nothing of the key.
+            Err(fault) if *fault.kind() == Kind::Lapsed && self.upheavals() != before => {
                 self.board(permit, question, deadline).await
             }
             outcome => outcome,
