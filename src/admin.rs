@@ -1,7 +1,6 @@
 //! Metrics, health and control: sockets of their own, served by a runtime of their own, so that neither a scrape nor a
 //! stuck data path can hurt the other.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,22 +10,16 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::claim::{Peer, PeerOrigin, UnixPeer};
 use crate::clock::{Clock, Moment};
-use crate::engine::Engines;
+use crate::engine::Engine;
 use crate::listener::Listener;
+use crate::roster::Roster;
 use crate::warm::Keeper;
 
 pub mod desk;
@@ -42,6 +35,11 @@ pub use desk::{COMMANDS, Command, Desk, Furniture};
 pub use orders::{Order, Orders, Outcome, Verdict, orders};
 pub use refusal::Refusal;
 pub use status::Status;
+
+/// The engines that a daemon has now: a reload may add and remove some.
+pub type Engines = Roster<Arc<Engine>>;
+/// The listeners that a daemon has now.
+pub type Listeners = Roster<status::Counted>;
 
 /// The `[admin]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -142,32 +140,24 @@ impl Health {
 /// Serves `/metrics`, `/livez` and `/readyz` to whoever reaches `listener`, and where there is a `page` that, to this machine;
 /// nothing else. Until `stop`.
 pub async fn observe(
-    listener: TcpListener,
+    listener: Listener,
     metrics: PrometheusHandle,
     health: Arc<Health>,
     page: Option<Arc<Desk>>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some(accepted) = stop.run_until_cancelled(accept(&places, listener.accept())).await {
-        let Some(((stream, peer), place)) = accepted else { continue };
-        let (metrics, health, page) = (metrics.clone(), Arc::clone(&health), page.clone());
-        tokio::spawn(async move {
-            let near = peer.ip().to_canonical().is_loopback();
-            let answer = move |request: Request<Incoming>| {
-                let shown = page.as_ref().and_then(|desk| page::shown(&request, near, desk));
-                let observed = shown.is_none().then(|| observed(&request, &metrics, &health));
-                async move {
-                    match shown {
-                        Some(showing) => showing.await,
-                        None => observed.unwrap_or_default(),
-                    }
-                }
-            };
-            converse(stream, answer).await;
-            drop(place);
-        });
-    }
+    let service = move |peer: Arc<Peer>, request: Request<Incoming>| {
+        let near = matches!(peer.origin, PeerOrigin::Tcp(address) if address.ip().to_canonical().is_loopback());
+        let shown = page.as_ref().and_then(|desk| page::shown(&request, near, desk));
+        let observed = shown.is_none().then(|| observed(&request, &metrics, &health));
+        async move {
+            match shown {
+                Some(showing) => showing.await,
+                None => observed.unwrap_or_default(),
+            }
+        }
+    };
+    run(listener, service, stop).await;
 }
 
 /// Serves `answer` to root and to our own user on a unix socket, until `stop`; nobody else gets an answer.
@@ -177,7 +167,6 @@ where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let ours = rustix::process::geteuid().as_raw();
-    let name = listener.name().clone();
     let service = move |peer: Arc<Peer>, request| {
         let allowed = matches!(peer.origin, PeerOrigin::Unix(Some(UnixPeer { uid, .. })) if uid == 0 || uid == ours);
         let answering = allowed.then(|| answer(request));
@@ -192,44 +181,18 @@ where
             }
         }
     };
-    if let Err(error) = listener.run(service, stop).await {
-        warn!(listener = name.as_str(), %error, "the control socket failed");
-    }
+    run(listener, service, stop).await;
 }
 
-async fn accept<T>(
-    places: &Arc<Semaphore>,
-    accepting: impl Future<Output = io::Result<T>>,
-) -> Option<(T, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match accepting.await {
-        Ok(accepted) => Some((accepted, place)),
-        Err(error) => {
-            // Out of descriptors, or a peer that left at once: a pause instead of a spin.
-            warn!(%error, "accepting failed");
-            sleep(ACCEPT_PAUSE).await;
-            None
-        }
-    }
-}
-
-async fn converse<S, A, F>(stream: S, answer: A)
+async fn run<S, F>(listener: Listener, service: S, stop: CancellationToken)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
+    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let service = service_fn(|request| {
-        let answering = answer(request);
-        async move { Ok::<_, io::Error>(answering.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    // A peer that breaks off or lasts too long has only itself to blame.
-    let _ = timeout(CONNECTION_AGE_MAX, connection).await;
+    let name = listener.name().clone();
+    if let Err(error) = listener.run(service, stop).await {
+        warn!(listener = name.as_str(), %error, "a socket beside the data path failed");
+    }
 }
 
 fn observed(request: &Request<Incoming>, metrics: &PrometheusHandle, health: &Health) -> Response<Full<Bytes>> {
@@ -277,10 +240,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     response
 }
 
-/// Connections to one of these sockets at a time.
+/// Connections to one of these sockets at a time. One more takes the place of the one that has been silent longest.
 pub const CONNECTIONS_MAX: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const BUFFER_BYTES_MAX: usize = 16 * 1024;
 const STUCK_AFTER_MS: u64 = 5000;

@@ -20,11 +20,10 @@ use crate::clock::{Clock, System};
 use crate::config::{Address, CallerPlan, Config, Difference, Plan, Sources};
 use crate::exporter::Exporter;
 use crate::guard;
-use crate::listener::{BindError, Listener};
+use crate::listener::{BindError, Listener, LocalAddress};
 use crate::metrics;
 use crate::systemd::{Inherited, Notifier, watchdog_period};
 use crate::upstream::local::Local;
-use crate::warm::Keeper;
 
 mod answering;
 mod aside;
@@ -46,7 +45,7 @@ use descriptors::Descriptors;
 pub use embedded::Options;
 use estate::Estate;
 use prepared::Prepared;
-use pulse::{Signals, until_told};
+use pulse::{Signals, beat, until_told};
 use reload::{Living, Reloader};
 use word::notify;
 
@@ -96,12 +95,11 @@ pub struct House {
     estate: Estate,
     prepared: Prepared,
     reloader: Reloader,
-    observer: Option<std::net::TcpListener>,
+    observer: Option<Listener>,
     page: bool,
     metrics: PrometheusHandle,
     admin: Option<Listener>,
     audit: Arc<Audit>,
-    working_set: Option<Arc<Keeper>>,
     exporter: Option<Exporter>,
 }
 
@@ -127,18 +125,18 @@ impl House {
         let sockets = (inherited, descriptors);
         let mut estate = Estate::empty(mode, clock, Arc::clone(&cache), Arc::clone(&audit), sockets)?;
         estate.tracer = tracer;
-        let (admin, working_set) = (plan.admin.take(), std::mem::take(&mut plan.working_set));
+        estate.working_set = upkeep::keeper(std::mem::take(&mut plan.working_set), &cache);
+        let admin = plan.admin.take();
         // From nothing to this: a start is a reload, too.
         let all = Difference::between(&Config::default(), &config).map_err(runtime_error)?;
         let prepared = estate.prepare(&all, plan, environment)?;
-        let working_set = upkeep::keeper(working_set, &cache, &prepared.engines());
         let admin = admin.map(|address| private("admin", &address, &mut estate.inherited)).transpose()?;
         for name in estate.inherited.left() {
             warn!(name, "systemd passed a socket that no listener takes; whoever connects to it will hang");
         }
         drop(entered);
-        let reloader = Reloader { sources, config };
-        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, working_set, exporter })
+        let reloader = Reloader { sources: Arc::new(sources), config };
+        Ok(Self { runtime, estate, prepared, reloader, observer, page, metrics, admin, audit, exporter })
     }
 
     /// Where each listener listens, by name.
@@ -150,7 +148,10 @@ impl House {
     /// Where metrics are.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.observer.as_ref().and_then(|listener| listener.local_addr().ok())
+        match self.observer.as_ref()?.local_address() {
+            LocalAddress::Tcp(address) => Some(*address),
+            LocalAddress::Unix(_) => None,
+        }
     }
 
     /// The embedded KMS, where the plan has one.
@@ -172,11 +173,12 @@ impl House {
     ) -> Result<(), Error> {
         let steering = steering.zip(self.local().map(Arc::clone));
         let Self { runtime, estate, prepared, reloader, .. } = self;
-        let Self { observer, page, metrics, admin, audit, working_set, exporter, .. } = self;
+        let Self { observer, page, metrics, admin, audit, exporter, .. } = self;
+        let working_set = estate.working_set.clone();
         let (orders, ordered) = admin::orders();
         let health = Health::new(Arc::clone(&estate.clock), Arc::clone(&estate.engines), working_set.clone());
-        let desk = aside::desk(&estate, working_set.clone(), orders, &metrics, &health, &runtime);
-        let notifier = Notifier::from_environment(environment).map_err(runtime_error)?;
+        let desk = aside::desk(&estate, orders, &metrics, &health, &runtime);
+        let notifier = Arc::new(Notifier::from_environment(environment).map_err(runtime_error)?);
         let page = page.then(|| Arc::clone(&desk));
         let admin = admin.map(|listener| (listener, desk));
         let sockets = Sockets { observer, page, admin, steering, exporter };
@@ -190,12 +192,13 @@ impl House {
             let mut living = Living { estate, reloader, environment, notifier };
             prepared.commit(&mut living.estate);
             reload::count();
-            upkeep::begin_all(&living.estate, working_set.as_ref());
+            upkeep::begin_all(&living.estate);
             health.listening();
             announce();
             notify(&living.notifier, "ready", Notifier::ready);
             notify(&living.notifier, "status", |notifier| notifier.status("serving"));
-            until_told(signals, &mut living, &health, watchdog).await;
+            tokio::spawn(beat(Arc::clone(&health), Arc::clone(&living.notifier), watchdog));
+            until_told(signals, &mut living).await;
             info!("draining");
             health.draining();
             drain(living).await;

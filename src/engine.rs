@@ -23,7 +23,6 @@ use crate::upstream::Upstream;
 mod contact;
 mod direct;
 mod drift;
-mod engines;
 mod explaining;
 mod filling;
 mod passing;
@@ -37,7 +36,6 @@ mod versions;
 pub use contact::Contact;
 pub use direct::Direct;
 use drift::Drift;
-pub use engines::Engines;
 pub use explaining::Explained;
 use filling::Purpose;
 use primary::Followed;
@@ -233,10 +231,10 @@ impl Engine {
         question: Question,
         deadline: Deadline,
     ) -> Result<(Role, Answer), Fault> {
-        let asked = self.exchanges();
+        let before = self.upheavals();
         match self.board(permit, question.clone(), deadline).await {
-            // Whoever was asked has been replaced since: its successor's word is what counts.
-            Err(fault) if *fault.kind() == Kind::Lapsed && self.exchanges() != asked => {
+            // Whoever was asked has been replaced since, or what it had answered was purged: this says nothing of the key.
+            Err(fault) if *fault.kind() == Kind::Lapsed && self.upheavals() != before => {
                 self.board(permit, question, deadline).await
             }
             outcome => outcome,

@@ -7,6 +7,7 @@ pub mod chance;
 pub mod clock;
 pub mod guard;
 pub mod replacement;
+pub mod roster;
 pub mod secret;
 pub mod stamp;
 pub mod sync;

@@ -13,6 +13,7 @@ mod patience;
 mod provider;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,20 +218,36 @@ impl Listener {
             return Err(BindError::NotUnix(address));
         }
         bound.address().allows(privacy)?;
-        let name = ListenerName::new(&config.name);
-        let (max_connections, limits) = (config.max_connections, Limits::of(config.face));
-        let (recycling, census) = (watch::channel(0).1, Census::default());
-        let socket = Where::Bound(bound);
-        Ok(Self { name, socket, tls, max_connections, limits, recycling, census })
+        let limits = Limits::of(config.face);
+        Ok(Self { max_connections: config.max_connections, limits, ..Self::at(&config.name, bound, tls) })
+    }
+
+    /// A listener in clear on any TCP address, for what whoever reaches it may read.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn public(name: &str, address: SocketAddr, max_connections: usize) -> Result<Self, BindError> {
+        let address = Address::Tcp(address);
+        let (mode, owner) = (address.mode(None)?, Ownership::read(&address, None, None)?);
+        let bound = Bound::bind(&address, mode, owner, address::Privacy::Public)?;
+        Ok(Self { max_connections, ..Self::at(name, bound, None) })
     }
 
     /// A listener over another network than the system's. Nothing keeps others from reading along there but `tls`.
     pub fn over(name: &str, network: Box<dyn foreign::Accept>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let (name, socket) = (ListenerName::new(name), Where::Bound(Bound::foreign(network)));
-        let tls = tls.map(tls::Presented::fixed);
-        let (max_connections, limits) = (default_max_connections(), Limits::default());
-        let (recycling, census) = (watch::channel(0).1, Census::default());
-        Self { name, socket, tls, max_connections, limits, recycling, census }
+        Self::at(name, Bound::foreign(network), tls.map(tls::Presented::fixed))
+    }
+
+    fn at(name: &str, bound: Bound, tls: Option<Arc<tls::Presented>>) -> Self {
+        Self {
+            name: ListenerName::new(name),
+            socket: Where::Bound(bound),
+            tls,
+            max_connections: default_max_connections(),
+            limits: Limits::default(),
+            recycling: watch::channel(0).1,
+            census: Census::default(),
+        }
     }
 
     /// With other limits than the default ones.

@@ -233,36 +233,67 @@ pub struct Keeper {
     path: PathBuf,
     every: Duration,
     cache: Arc<Cache>,
-    warm_ups: Vec<Arc<WarmUp>>,
+    upstreams: Mutex<Upstreams>,
     written: Mutex<Option<Version>>,
 }
 
+#[derive(Debug, Default)]
+struct Upstreams {
+    warm_ups: Vec<Arc<WarmUp>>,
+    /// What was cached of upstreams that there are not, or not yet: a reload may bring them (back). As many as the cache
+    /// could hold.
+    absent: Vec<Member>,
+}
+
 /// What the file was last written from.
-type Version = (u64, usize);
+type Version = (u64, usize, usize);
 
 impl Keeper {
     /// Reads the file, and keeps it from now on. What is not a working set of ours is passed over, with a warning, and
     /// written over.
     #[must_use]
-    pub fn open(path: PathBuf, every: Duration, cache: Arc<Cache>, engines: &[Arc<Engine>]) -> Arc<Self> {
-        let members = working_set::read(&path).unwrap_or_else(|error: Refused| {
+    pub fn open(path: PathBuf, every: Duration, cache: Arc<Cache>) -> Arc<Self> {
+        let absent = working_set::read(&path).unwrap_or_else(|error: Refused| {
             warn!(file = %path.display(), %error, "the working set is not read; the cache starts cold");
             Vec::new()
         });
-        let warm_ups = engines.iter().map(|engine| WarmUp::new(Arc::clone(engine), &members)).collect();
-        Arc::new(Self { path, every, cache, warm_ups, written: Mutex::default() })
+        let upstreams = Mutex::new(Upstreams { warm_ups: Vec::new(), absent });
+        Arc::new(Self { path, every, cache, upstreams, written: Mutex::default() })
+    }
+
+    /// An upstream that begins, and what is to be unwrapped for it: to be run.
+    #[must_use]
+    pub fn admit(&self, engine: &Arc<Engine>) -> Arc<WarmUp> {
+        let mut upstreams = self.upstreams();
+        let theirs = |member: &mut Member| member.upstream == engine.ledger().upstream();
+        let members: Vec<_> = upstreams.absent.extract_if(.., theirs).collect();
+        let warm_up = WarmUp::new(Arc::clone(engine), &members);
+        upstreams.warm_ups.push(Arc::clone(&warm_up));
+        warm_up
+    }
+
+    /// Remembers what is cached of an upstream that ends, and what was still to be unwrapped. To be called while it is
+    /// cached.
+    pub fn part(&self, upstream: &str) {
+        let cached: Vec<_> = self.cached().filter(|member| member.upstream == upstream).collect();
+        let mut upstreams = self.upstreams();
+        let theirs = |warm_up: &mut Arc<WarmUp>| warm_up.upstream() == upstream;
+        let ended: Vec<_> = upstreams.warm_ups.extract_if(.., theirs).collect();
+        let left = ended.iter().flat_map(|warm_up| warm_up.left());
+        upstreams.absent.splice(..0, cached.into_iter().chain(left));
+        upstreams.absent.truncate(usize::try_from(self.cache.capacity()).unwrap_or(usize::MAX));
     }
 
     /// What is to be unwrapped, by upstream.
     #[must_use]
-    pub fn warm_ups(&self) -> &[Arc<WarmUp>] {
-        &self.warm_ups
+    pub fn warm_ups(&self) -> Vec<Arc<WarmUp>> {
+        self.upstreams().warm_ups.clone()
     }
 
     /// How far all of them have come together.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.warm_ups.iter().map(|warm_up| warm_up.progress()).fold(Progress::default(), |sum, one| Progress {
+        self.warm_ups().iter().map(|warm_up| warm_up.progress()).fold(Progress::default(), |sum, one| Progress {
             members: sum.members + one.members,
             unwrapped: sum.unwrapped + one.unwrapped,
             refused: sum.refused + one.refused,
@@ -271,8 +302,16 @@ impl Keeper {
 
     /// As [`WarmUp::forget`], in `upstream`.
     pub fn forget(&self, upstream: &str, target: &Target) {
-        let theirs = |warm_up: &&Arc<WarmUp>| warm_up.engine.ledger().upstream() == upstream;
-        self.warm_ups.iter().filter(theirs).for_each(|warm_up| warm_up.forget(target));
+        self.warm_ups()
+            .iter()
+            .filter(|warm_up| warm_up.upstream() == upstream)
+            .for_each(|warm_up| warm_up.forget(target));
+    }
+
+    /// As [`WarmUp::forget`], in every upstream that there is not.
+    pub fn forget_absent(&self, target: &Target) {
+        let covered = |member: &Member| target.covers(&member.share, &member.key, member.call.ciphertext.bytes());
+        self.upstreams().absent.retain(|member| !covered(member));
     }
 
     /// Writes the file now and then, where it would be another than before, until `stop`.
@@ -292,7 +331,7 @@ impl Keeper {
     /// Writes the file, where it would be another than before. That it cannot is said, and nothing else: the next start is
     /// a colder one.
     pub fn save(&self) {
-        let version = (self.cache.changes(), self.progress().left());
+        let version = (self.cache.changes(), self.progress().left(), self.upstreams().absent.len());
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written == Some(version) {
             return;
@@ -308,18 +347,26 @@ impl Keeper {
 
     fn write(&self) -> io::Result<usize> {
         // Before the cache, so that nothing is in neither: what moves from one to the other meanwhile is in both.
-        let left: Vec<Member> = self.warm_ups.iter().flat_map(|warm_up| warm_up.left()).collect();
-        let member = |entry: Arc<Entry>| Member {
+        let mut left: Vec<Member> = self.warm_ups().iter().flat_map(|warm_up| warm_up.left()).collect();
+        left.extend_from_slice(&self.upstreams().absent);
+        let members: Vec<_> = self.cached().chain(left).collect();
+        let mut seen = HashSet::new();
+        let distinct: Vec<_> = members.iter().filter(|member| seen.insert(fingerprint(&self.cache, member))).collect();
+        working_set::write(&self.path, &distinct)
+    }
+
+    /// What is cached, the most lately asked for first.
+    fn cached(&self) -> impl Iterator<Item = Member> + use<> {
+        self.cache.hottest().into_iter().map(|entry: Arc<Entry>| Member {
             upstream: entry.scope().upstream().to_owned(),
             share: entry.share().clone(),
             key: entry.key().clone(),
             call: entry.call(),
-        };
-        let cached = self.cache.hottest().into_iter().map(member);
-        let members: Vec<_> = cached.chain(left).collect();
-        let mut seen = HashSet::new();
-        let distinct: Vec<_> = members.iter().filter(|member| seen.insert(fingerprint(&self.cache, member))).collect();
-        working_set::write(&self.path, &distinct)
+        })
+    }
+
+    fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
+        self.upstreams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

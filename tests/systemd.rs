@@ -246,6 +246,34 @@ fn the_daemon_serves_the_socket_that_it_inherits_and_shows_systemd_that_it_lives
 }
 
 #[test]
+fn while_a_reload_waits_for_its_file_the_daemon_lives_serves_and_can_be_stopped() {
+    if !have("systemd-socket-activate") {
+        return;
+    }
+    let set = Set::new(&[("ack", "systemd:ack", "")]);
+    let ack = set.path("ack.sock");
+    let (mut daemon, manager) = set.activate(&[&ack], "ack", &["WATCHDOG_USEC=400000"]);
+    let runtime = Runtime::new().unwrap();
+    let client = set.target("ack", &format!("unix:{ack}"), false);
+    let mut client = runtime.block_on(client.connect());
+    assert_eq!(hear(&manager), "READY=1");
+    // As a file on a server that has gone away: whoever opens it waits.
+    let config = set.path("kmsproxy.toml");
+    fs::remove_file(&config).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    daemon.signal("-HUP");
+    assert!(hear_other(&manager).starts_with("RELOADING=1\n"));
+    // Five times as long as systemd waits.
+    let said: Vec<_> = (0..10).map(|_| hear(&manager)).collect();
+    assert_eq!(said, ["WATCHDOG=1"; 10]);
+    runtime.block_on(set.round_trip(&mut client));
+    daemon.signal("-TERM");
+    assert_eq!(hear_other(&manager), "STOPPING=1");
+    drop(client);
+    assert_eq!(daemon.ended().code(), Some(0));
+}
+
+#[test]
 fn an_inherited_tcp_socket_is_served_with_tls_and_nobody_watches_unless_asked() {
     if !have("systemd-socket-activate") {
         return;

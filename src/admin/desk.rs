@@ -20,10 +20,9 @@ use super::figures::Figures;
 use super::orders::{Orders, Outcome};
 use super::purge::{self, Selection};
 use super::refusal::{Refusal, unknown_key};
-use super::status::{Depth, Listeners, Status, Subject};
-use super::{HEADER_TIMEOUT, Health, json, refused};
+use super::status::{Depth, Status, Subject};
+use super::{Engines, HEADER_TIMEOUT, Health, Listeners, json, refused};
 use crate::clock::{Clock, Moment};
-use crate::engine::Engines;
 use crate::kms::KeyName;
 use crate::verbosity::{self, Unchanged};
 use crate::warm::Keeper;
@@ -226,8 +225,9 @@ impl Desk {
 
     fn explain(&self, body: &[u8]) -> Obeyed {
         let question: Question = parsed(body, explain::FORM)?;
-        let Furniture { engines, clock, .. } = &self.furniture;
-        explain::answer(&question, &engines.all(), &**clock).map(|explanation| json(&explanation))
+        let Furniture { engines, listeners, clock, .. } = &self.furniture;
+        let explanation = explain::answer(&question, &engines.all(), &listeners.all(), &**clock);
+        explanation.map(|explanation| json(&explanation))
     }
 }
 

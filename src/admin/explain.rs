@@ -1,18 +1,20 @@
 //! `POST /explain`: what would become of a Decrypt, and why. Asks no KMS, changes nothing, and logs nothing of what it was
 //! given.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::refusal::{Refusal, unknown_caller};
-use super::status::{Times, millis};
+use super::refusal::{Refusal, unknown_caller, unknown_listener};
+use super::status::{Counted, Times, millis};
 use crate::auth::CallerName;
 use crate::clock::Clock;
 use crate::engine::{Engine, Explained};
-use crate::kms::Ciphertext;
+use crate::fault::Fault;
+use crate::kms::{Ciphertext, Context, KeyId, KeyName};
 use crate::lease::Standing;
 use crate::ledger::word;
 use crate::wire::base64;
@@ -25,6 +27,25 @@ pub struct Question {
     pub caller: String,
     /// The ciphertext blob of the KMS, in base64.
     pub ciphertext: String,
+    /// The encryption context that the call has. None: whichever it was asked for with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<BTreeMap<String, String>>,
+    /// The key that the call names, as a Kubernetes provider's does. None: named or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The listener that it comes through. None: each upstream is looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+}
+
+/// A call that is thought of.
+struct Thought<'q> {
+    caller: CallerName,
+    share: CallerName,
+    ciphertext: Ciphertext,
+    context: Option<&'q BTreeMap<String, String>>,
+    key: Option<KeyName>,
+    times: Times,
 }
 
 /// What would become of it.
@@ -101,10 +122,16 @@ pub struct Line {
     pub keys: Vec<String>,
 }
 
-pub(super) const FORM: &str = "{\"caller\": \"NAME\", \"ciphertext\": \"BASE64\"}";
+pub(super) const FORM: &str = "{\"caller\": \"NAME\", \"ciphertext\": \"BASE64\"}, and as the call has them \
+                               \"context\": {\"NAME\": \"VALUE\"}, \"key\": \"KEY\", \"listener\": \"NAME\"";
 
 /// Answers `question` from what `engines` know.
-pub(super) fn answer(question: &Question, engines: &[Arc<Engine>], clock: &dyn Clock) -> Result<Explanation, Refusal> {
+pub(super) fn answer(
+    question: &Question,
+    engines: &[Arc<Engine>],
+    listeners: &[Counted],
+    clock: &dyn Clock,
+) -> Result<Explanation, Refusal> {
     let blob = base64::decode(question.ciphertext.trim().as_bytes()).filter(|blob| !blob.is_empty());
     let ciphertext = Ciphertext::new(blob.ok_or_else(|| {
         let remedy = "give the CiphertextBlob as the KMS gave it, and nothing else";
@@ -112,84 +139,124 @@ pub(super) fn answer(question: &Question, engines: &[Arc<Engine>], clock: &dyn C
     })?);
     let caller = CallerName::new(&question.caller);
     let share = engines.first().and_then(|engine| engine.share(&caller)).ok_or_else(unknown_caller)?;
-    let times = Times { now: clock.now(), wall: clock.wall() };
-    let judge = |engine: &Arc<Engine>| judged(engine, &caller, &share, &ciphertext, times);
-    let upstreams = engines.iter().map(judge).collect();
-    Ok(Explanation { caller: question.caller.clone(), share: share.as_str().to_owned(), upstreams })
-}
-
-fn judged(engine: &Engine, caller: &CallerName, share: &CallerName, ciphertext: &Ciphertext, times: Times) -> Judged {
-    let found = engine.explain(ciphertext, times.now);
-    let own = found.iter().find(|entry| entry.share == *share);
-    let (verdict, why, remedy) = match own {
-        None => unkept(engine, caller, found.first()),
-        Some(entry) => weighed(engine, caller, entry),
+    let upstream = question.listener.as_ref().map(|name| {
+        let listener = listeners.iter().find(|listener| listener.name == *name);
+        listener.map(|listener| listener.upstream.as_str()).ok_or_else(unknown_listener)
+    });
+    let upstream = upstream.transpose()?;
+    let thought = Thought {
+        caller,
+        share,
+        ciphertext,
+        context: question.context.as_ref(),
+        key: question.key.as_deref().map(KeyName::new),
+        times: Times { now: clock.now(), wall: clock.wall() },
     };
-    Judged {
-        upstream: engine.ledger().upstream().to_owned(),
-        verdict,
-        why,
-        remedy: remedy.map(str::to_owned),
-        entries: found.iter().map(|entry| Kept::of(engine, caller, entry, times)).collect(),
-    }
+    let meant = |engine: &&Arc<Engine>| upstream.is_none_or(|upstream| engine.ledger().upstream() == upstream);
+    let upstreams = engines.iter().filter(meant).map(|engine| thought.judged(engine)).collect();
+    Ok(Explanation { caller: question.caller.clone(), share: thought.share.as_str().to_owned(), upstreams })
 }
 
 type Judgement = (Outlook, String, Option<&'static str>);
 
-/// Nothing is kept for the caller.
-fn unkept(engine: &Engine, caller: &CallerName, others: Option<&Explained>) -> Judgement {
-    if !engine.may_decrypt(caller) {
-        let why = "no line of the caller's allow has Decrypt".to_owned();
-        return (Outlook::Refused, why, Some("add a line to its allow: actions = [\"Decrypt\"], with the key's id"));
+impl Thought<'_> {
+    fn judged(&self, engine: &Engine) -> Judged {
+        let found = engine.explain(&self.ciphertext, self.times.now);
+        let own = found.iter().find(|entry| entry.share == self.share && self.is_answered_by(entry));
+        let (verdict, why, remedy) = match own {
+            None => self.misnamed(engine).unwrap_or_else(|| self.unkept(engine, &found)),
+            Some(entry) => self.weighed(engine, entry),
+        };
+        Judged {
+            upstream: engine.ledger().upstream().to_owned(),
+            verdict,
+            why,
+            remedy: remedy.map(str::to_owned),
+            entries: found.iter().map(|entry| Kept::of(engine, &self.caller, entry, self.times)).collect(),
+        }
     }
-    let Some(other) = others else {
-        return (
-            Outlook::Asked,
-            "nothing is kept for it: the KMS is asked, and policy decides by the key that it names".to_owned(),
-            None,
-        );
-    };
-    if engine.line(caller, &other.key).is_none() {
-        let why = format!("it is of key {}, which no line of the caller's allow has for Decrypt", other.key);
-        return (Outlook::Refused, why, Some(ADD_A_LINE));
+
+    /// Whether it is of a call like this one, as far as that is said.
+    fn is_answered_by(&self, entry: &Explained) -> bool {
+        let same = |pairs: &BTreeMap<String, String>| {
+            let kept = entry.context.iter().flat_map(Context::pairs).map(|(name, value)| (&**name, &**value));
+            kept.eq(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        };
+        self.context.is_none_or(same) && self.key.as_ref().is_none_or(|key| entry.named.as_ref() == Some(key))
     }
-    if let Standing::Refused(fault) = &other.standing {
-        return (Outlook::Asked, format!("the KMS refuses its key, and is asked again: {fault}"), Some(ENABLE));
+
+    /// Why a call that names its key is refused before anybody is asked.
+    fn misnamed(&self, engine: &Engine) -> Option<Judgement> {
+        let key = self.key.as_ref()?;
+        if engine.line(&self.caller, &KeyId::new(key.bare())).is_none() {
+            let why = "it names a key that no line of the caller's allow has for Decrypt".to_owned();
+            return Some((Outlook::Refused, why, Some(ADD_A_LINE)));
+        }
+        engine.refusal_of(key, self.times.now).map(|fault| disabled(&fault))
     }
-    let why = "it is kept for another caller only: this one's first Decrypt asks the KMS".to_owned();
-    (Outlook::Asked, why, None)
+
+    /// Nothing is kept that would answer it.
+    fn unkept(&self, engine: &Engine, found: &[Explained]) -> Judgement {
+        if !engine.may_decrypt(&self.caller) {
+            let why = "no line of the caller's allow has Decrypt".to_owned();
+            return (Outlook::Refused, why, Some(ADD_DECRYPT));
+        }
+        let Some(other) = found.iter().find(|entry| entry.share == self.share).or(found.first()) else {
+            return (
+                Outlook::Asked,
+                "nothing is kept for it: the KMS is asked, and policy decides by the key that it names".to_owned(),
+                None,
+            );
+        };
+        if engine.line(&self.caller, &other.key).is_none() {
+            return unallowed(&other.key);
+        }
+        if let Standing::Refused(fault) = &other.standing {
+            return (Outlook::Asked, format!("the KMS refuses its key, and is asked again: {fault}"), Some(ENABLE));
+        }
+        let why = if other.share == self.share {
+            "it is kept for calls with another encryption context, or that name the key otherwise: the KMS is asked, and may \
+             refuse it"
+        } else {
+            "it is kept for another caller only: this one's first Decrypt asks the KMS"
+        };
+        (Outlook::Asked, why.to_owned(), None)
+    }
+
+    fn weighed(&self, engine: &Engine, entry: &Explained) -> Judgement {
+        let Some((line, _)) = engine.line(&self.caller, &entry.key) else { return unallowed(&entry.key) };
+        if entry.fresh {
+            let how = match (&entry.context, &entry.named) {
+                (Some(_), _) => ", to calls with the same encryption context in the same spelling",
+                (None, Some(_)) => ", to calls that name the same key",
+                (None, None) => "",
+            };
+            return (Outlook::Served, format!("from memory{how}, by line {line} of the caller's allow"), None);
+        }
+        match &entry.standing {
+            Standing::Refused(fault) => disabled(fault),
+            Standing::Lapsed => {
+                let why = "the KMS has not renewed its lease: it is asked, and silence is no consent".to_owned();
+                (Outlook::Asked, why, Some("see `kmsproxy status` for how the KMS is, and its log"))
+            }
+            Standing::Suspended | Standing::Unknown => {
+                (Outlook::Asked, "its lease is set aside until the KMS consents again, so it is asked".to_owned(), None)
+            }
+            Standing::Serving | Standing::ServingByGrace => {
+                (Outlook::Asked, "what is kept is too old, or was purged: the KMS is asked".to_owned(), None)
+            }
+        }
+    }
 }
 
-fn weighed(engine: &Engine, caller: &CallerName, entry: &Explained) -> Judgement {
-    let Some((line, _)) = engine.line(caller, &entry.key) else {
-        let why = format!("it is of key {}, which no line of the caller's allow has for Decrypt", entry.key);
-        return (Outlook::Refused, why, Some(ADD_A_LINE));
-    };
-    if entry.fresh {
-        let how = match (entry.in_context, entry.names_key) {
-            (true, _) => ", to calls with the same encryption context",
-            (false, true) => ", to calls that name the same key",
-            (false, false) => "",
-        };
-        return (Outlook::Served, format!("from memory{how}, by line {line} of the caller's allow"), None);
-    }
-    match &entry.standing {
-        Standing::Refused(fault) => (
-            Outlook::Refused,
-            format!("the KMS refuses its key: {fault}; one trial a second is let through"),
-            Some(ENABLE),
-        ),
-        Standing::Lapsed => {
-            let why = "the KMS has not renewed its lease: it is asked, and silence is no consent".to_owned();
-            (Outlook::Asked, why, Some("see `kmsproxy status` for how the KMS is, and its log"))
-        }
-        Standing::Suspended | Standing::Unknown => {
-            (Outlook::Asked, "its lease is set aside until the KMS consents again, so it is asked".to_owned(), None)
-        }
-        Standing::Serving | Standing::ServingByGrace => {
-            (Outlook::Asked, "what is kept is too old, or was purged: the KMS is asked".to_owned(), None)
-        }
-    }
+fn disabled(fault: &Fault) -> Judgement {
+    let why = format!("the KMS refuses its key: {fault}; one trial a second is let through");
+    (Outlook::Refused, why, Some(ENABLE))
+}
+
+fn unallowed(key: &KeyId) -> Judgement {
+    let why = format!("it is of key {key}, which no line of the caller's allow has for Decrypt");
+    (Outlook::Refused, why, Some(ADD_A_LINE))
 }
 
 impl Kept {
@@ -205,8 +272,8 @@ impl Kept {
             share: entry.share.as_str().to_owned(),
             key: entry.key.as_str().to_owned(),
             version: entry.version.as_str().to_owned(),
-            in_context: entry.in_context,
-            names_key: entry.names_key,
+            in_context: entry.context.is_some(),
+            names_key: entry.named.is_some(),
             lease: word(&entry.standing).to_owned(),
             lease_left_ms: millis(entry.lease_left),
             asked_at: times.of(entry.asked),
@@ -216,6 +283,7 @@ impl Kept {
     }
 }
 
+const ADD_DECRYPT: &str = "add a line to its allow: actions = [\"Decrypt\"], with the key's id";
 const ADD_A_LINE: &str =
     "add the key's id to a line of its allow that has Decrypt, or leave it: this is what policy is for";
 const ENABLE: &str = "enable the key in the KMS, or restore the permission; the next Decrypt then notices";

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::refusal::{Refusal, unknown_caller, unknown_key};
 use crate::auth::CallerName;
 use crate::engine::{Engine, Target};
-use crate::kms::KeyName;
+use crate::kms::{KeyId, KeyName};
 use crate::warm::Keeper;
 
 /// What is to go: exactly one of these.
@@ -57,6 +57,17 @@ impl Selection {
         })
     }
 
+    /// What that means in upstreams that there are not, by what can be known of them: no names of keys but their ids.
+    fn target_absent(&self, engines: &[Arc<Engine>]) -> Result<Option<Target>, Refusal> {
+        match self {
+            Self::Key(name) => Ok(Some(Target::Key(KeyId::new(name)))),
+            // Means the same everywhere.
+            Self::All(_) | Self::Caller(_) | Self::Digest(_) => {
+                engines.first().map_or(Ok(None), |any| self.target(any))
+            }
+        }
+    }
+
     fn unknown(&self) -> Option<Refusal> {
         match self {
             Self::Caller(_) => Some(unknown_caller()),
@@ -75,6 +86,9 @@ pub(super) fn carry_out(
 ) -> Result<Purged, Refusal> {
     let mut purged = Purged::default();
     let mut known = false;
+    if let (Some(keeper), Some(target)) = (keeper, selection.target_absent(engines)?) {
+        keeper.forget_absent(&target);
+    }
     for engine in engines {
         let upstream = engine.ledger().upstream();
         let entries = purged.entries.entry(upstream.to_owned()).or_default();

@@ -26,6 +26,12 @@ pub(super) fn unknown_caller() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "there is no caller of that name", remedy)
 }
 
+/// For a listener that is not in the configuration.
+pub(super) fn unknown_listener() -> Refusal {
+    let remedy = "`kmsproxy status` shows those that there are";
+    Refusal::new(StatusCode::NOT_FOUND, "there is no listener of that name", remedy)
+}
+
 /// For a key that nobody has used here.
 pub(super) fn unknown_key(key: &str) -> Refusal {
     let remedy = "`kmsproxy keys` lists those that are; an alias is known once it has been used here";

@@ -11,7 +11,7 @@ use crate::ledger::Verdict;
 
 mod reading;
 
-pub use reading::{Counted, Depth, Listeners};
+pub use reading::{Counted, Depth};
 pub(super) use reading::{Subject, Times, millis};
 
 /// What a daemon has seen since it started. It knows of nothing before that, and of no other kmsproxy.

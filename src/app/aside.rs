@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +20,10 @@ use crate::listener::{self, Listener};
 use crate::serve::control;
 use crate::systemd::Inherited;
 use crate::upstream::local::Local;
-use crate::warm::Keeper;
 
 /// What is served beside the data path, by another runtime on another thread.
 pub(super) struct Sockets {
-    pub(super) observer: Option<std::net::TcpListener>,
+    pub(super) observer: Option<Listener>,
     pub(super) page: Option<Arc<Desk>>,
     pub(super) admin: Option<(Listener, Arc<Desk>)>,
     pub(super) steering: Option<(Listener, Arc<Local>)>,
@@ -43,7 +41,7 @@ impl Sockets {
         let serve = move || {
             runtime.block_on(async {
                 let tasks = TaskTracker::new();
-                if let Some(listener) = self.observer.and_then(|listener| TcpListener::from_std(listener).ok()) {
+                if let Some(listener) = self.observer {
                     tasks.spawn(admin::observe(listener, metrics.clone(), health, self.page, stop.clone()));
                 }
                 if let Some((listener, desk)) = self.admin {
@@ -75,7 +73,6 @@ impl Sockets {
 /// The desk of a daemon that is about to serve.
 pub(super) fn desk(
     estate: &Estate,
-    keeper: Option<Arc<Keeper>>,
     orders: Orders,
     metrics: &PrometheusHandle,
     health: &Arc<Health>,
@@ -84,7 +81,7 @@ pub(super) fn desk(
     Desk::new(Furniture {
         clock: Arc::clone(&estate.clock),
         engines: Arc::clone(&estate.engines),
-        keeper,
+        keeper: estate.working_set.clone(),
         listeners: Arc::clone(&estate.listeners),
         orders,
         metrics: metrics.clone(),
@@ -100,15 +97,11 @@ fn terminate() -> io::Result<()> {
 }
 
 /// Binds the address of `/metrics` and health.
-pub(super) fn observer(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| {
-        if error.kind() == io::ErrorKind::AddrInUse {
-            return Error::Taken { address: address.to_string() };
-        }
-        Error::Config(format!("metrics.address {address}: {error}"))
-    })?;
-    listener.set_nonblocking(true).map_err(runtime_error)?;
-    Ok(listener)
+pub(super) fn observer(address: SocketAddr) -> Result<Listener, Error> {
+    Listener::public("metrics", address, admin::CONNECTIONS_MAX).map_err(|error| match bind_error(error) {
+        Error::Config(why) => Error::Config(format!("metrics.address {why}")),
+        error @ (Error::Taken { .. } | Error::Runtime(_)) => error,
+    })
 }
 
 /// A socket for root and for our own user.

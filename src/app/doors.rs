@@ -29,6 +29,7 @@ impl Entrance {
         Counted {
             name: self.config.name.clone(),
             address: self.listener.local_address().to_string(),
+            upstream: self.config.upstream.clone(),
             max_connections: self.listener.max_connections(),
             census: self.listener.census(),
         }

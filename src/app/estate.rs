@@ -12,12 +12,13 @@ use super::answering::Answering;
 use super::descriptors::Descriptors;
 use super::doors::{self, Entrance};
 use super::{Error, Mode};
-use crate::admin::status::{Counted, Listeners};
+use crate::admin::status::Counted;
+use crate::admin::{Engines, Listeners};
 use crate::audit::Audit;
 use crate::auth::Door;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::engine::{Engine, Engines};
+use crate::engine::Engine;
 use crate::listener::{self, Held};
 use crate::metrics;
 use crate::policy::Policy;
@@ -26,6 +27,7 @@ use crate::tls::{Presented, Renewal};
 use crate::trace::Tracer;
 use crate::upstream::aliyun::Aliyun;
 use crate::upstream::local::Local;
+use crate::warm::Keeper;
 
 /// Everything that runs by the configuration in force.
 pub(super) struct Estate {
@@ -42,6 +44,8 @@ pub(super) struct Estate {
     pub(super) tracer: Tracer,
     pub(super) engines: Arc<Engines>,
     pub(super) listeners: Arc<Listeners>,
+    /// Who keeps the working set, if anybody does.
+    pub(super) working_set: Option<Arc<Keeper>>,
     pub(super) inherited: Inherited,
     pub(super) descriptors: Descriptors,
     pub(super) upstreams: BTreeMap<String, Standing>,
@@ -100,6 +104,7 @@ impl Estate {
             tracer: Tracer::off(),
             engines: Arc::default(),
             listeners: Arc::default(),
+            working_set: None,
             inherited: sockets.0,
             descriptors: sockets.1,
             upstreams: BTreeMap::new(),
@@ -145,20 +150,37 @@ impl Estate {
         self.tasks.close();
     }
 
-    /// Looks whether the files of certificates and authorities have changed, and takes what is in those that have; says
-    /// what was taken. What is broken is told in the log, and what served before goes on serving.
-    pub(super) fn renew(&self) -> Vec<String> {
-        let mut taken = Vec::new();
-        for (name, open) in &self.entrances {
-            if let Some(presented) = &open.presented {
-                let renewed = presented.renew().map(|renewal| renewal == Renewal::Taken);
-                note(format!("listener.{name}"), renewed, &mut taken);
-            }
+    /// The files that are looked at now and then: certificates and authorities.
+    pub(super) fn files(&self) -> Files {
+        let presented = |(name, open): (&String, &Open)| {
+            open.presented.as_ref().map(|presented| (format!("listener.{name}"), Arc::clone(presented)))
+        };
+        let believed = |(name, standing): (&String, &Standing)| {
+            standing.aliyun.as_ref().map(|kms| (format!("upstream.{name}"), Arc::clone(kms)))
+        };
+        Files {
+            presented: self.entrances.iter().filter_map(presented).collect(),
+            believed: self.upstreams.iter().filter_map(believed).collect(),
         }
-        for (name, standing) in &self.upstreams {
-            if let Some(kms) = &standing.aliyun {
-                note(format!("upstream.{name}"), kms.renew_trust(), &mut taken);
-            }
+    }
+}
+
+/// What is presented and believed by files that may change.
+pub(super) struct Files {
+    presented: Vec<(String, Arc<Presented>)>,
+    believed: Vec<(String, Arc<Aliyun>)>,
+}
+
+impl Files {
+    /// Looks whether they have changed, and takes what is in those that have; says what was taken. What is broken is told in
+    /// the log, and what served before goes on serving.
+    pub(super) fn renew(self) -> Vec<String> {
+        let mut taken = Vec::new();
+        for (of, presented) in self.presented {
+            note(of, presented.renew().map(|renewal| renewal == Renewal::Taken), &mut taken);
+        }
+        for (of, kms) in self.believed {
+            note(of, kms.renew_trust(), &mut taken);
         }
         taken
     }

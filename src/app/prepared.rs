@@ -10,7 +10,6 @@ use super::doors::Entrance;
 use super::estate::{Estate, Standing, count};
 use super::upkeep;
 use crate::auth::{CallerName, Guests};
-use crate::engine::Engine;
 use crate::lease::Terms;
 use crate::policy::Grant;
 use crate::upstream::Upstream;
@@ -47,11 +46,6 @@ struct Exchange {
 }
 
 impl Prepared {
-    /// The engines that are new.
-    pub(super) fn engines(&self) -> Vec<Arc<Engine>> {
-        self.begun.iter().filter_map(|(_, standing)| standing.engine()).cloned().collect()
-    }
-
     /// Where each listener that starts will listen, by name.
     pub(super) fn addresses(&self) -> Vec<(String, String)> {
         let address = |entrance: &Entrance| entrance.listener.local_address().to_string();
@@ -82,7 +76,7 @@ impl Prepared {
             if standing.aliyun.is_some() {
                 count(format!("upstream.{name}"));
             }
-            upkeep::begin(&standing, &estate.tasks);
+            upkeep::begin(&standing, &estate.tasks, estate.working_set.as_ref());
             estate.upstreams.insert(name, standing);
         }
         estate.publish();
@@ -117,6 +111,9 @@ impl Exchange {
 fn end(name: &str, estate: &mut Estate) {
     let Some(standing) = estate.upstreams.remove(name) else { return };
     standing.stop.cancel();
+    if let Some(keeper) = &estate.working_set {
+        keeper.part(name);
+    }
     if let Some(engine) = standing.engine() {
         engine.exchange(Arc::new(Gone), Duration::ZERO, "the configuration does not name the upstream any more");
         estate.cache.forget_upstream(name);

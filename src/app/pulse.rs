@@ -1,11 +1,12 @@
-//! The daemon's pulse: it shows that the data path takes turns, until it is told to stop.
+//! The daemon's pulse, and what it is told.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::BEAT;
 use super::reload::Living;
@@ -31,34 +32,70 @@ impl Signals {
     }
 }
 
-/// Waits for a signal to stop, and reloads when told to; meanwhile the data path shows that it takes turns, to health and to systemd.
-pub(super) async fn until_told(
-    mut signals: Signals,
-    house: &mut Living<'_>,
-    health: &Health,
-    watchdog: Option<Duration>,
-) {
+/// What the daemon is told.
+enum Word {
+    /// To stop.
+    End,
+    /// To reload; whoever ordered it wants to know what came of it.
+    Reload(Option<Order>),
+    /// To look at files that change without a word.
+    Look,
+}
+
+impl Signals {
+    async fn next(&mut self, looks: &mut Interval) -> Word {
+        tokio::select! {
+            () = Self::end(&mut self.terminate, &mut self.interrupt) => Word::End,
+            _ = self.hangup.recv() => Word::Reload(None),
+            Some(order) = self.orders.recv() => Word::Reload(Some(order)),
+            _ = looks.tick() => Word::Look,
+        }
+    }
+
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for a signal to stop, and reloads when told to. Who is told to stop while files are read does not wait for them.
+pub(super) async fn until_told(mut signals: Signals, house: &mut Living<'_>) {
     let mut looks = interval(LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let word = signals.next(&mut looks).await;
+        let carried_out = async {
+            match word {
+                Word::End => return false,
+                Word::Reload(None) => drop(house.reload().await),
+                Word::Reload(Some(order)) => order.answer(house.reload().await),
+                Word::Look => house.renew().await,
+            }
+            true
+        };
+        let told = Signals::end(&mut signals.terminate, &mut signals.interrupt);
+        let goes_on = tokio::select! {
+            goes_on = carried_out => goes_on,
+            () = told => false,
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Shows that the data path takes turns, to health and to systemd: each beat is one, for a worker has to pick it up. To be
+/// spawned there, and apart from whatever else the daemon is about: reading files that do not come is not being stuck.
+pub(super) async fn beat(health: Arc<Health>, notifier: Arc<Notifier>, watchdog: Option<Duration>) {
     let mut beats = interval(watchdog.unwrap_or(BEAT).min(BEAT));
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => drop(house.reload()),
-            Some(order) = signals.orders.recv() => order.answer(house.reload()),
-            _ = looks.tick() => house.renew(),
-            _ = beats.tick() => {
-                // A turn of the pool, not only of this task: a worker must pick it up.
-                let turn = tokio::spawn(tokio::task::yield_now());
-                if timeout(BEAT, turn).await.is_ok() {
-                    health.beat();
-                    if watchdog.is_some() {
-                        notify(&house.notifier, "watchdog", Notifier::watchdog);
-                    }
-                }
-            }
+        beats.tick().await;
+        health.beat();
+        if watchdog.is_some() {
+            notify(&notifier, "watchdog", Notifier::watchdog);
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Taking the configuration anew while everything runs: whole, or not at all.
 
+use std::sync::Arc;
+
 use ::metrics::{counter, gauge};
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::estate::Estate;
 use super::word::notify;
-use super::{Environment, Error};
+use super::{Environment, Error, runtime_error};
 use crate::admin::{Outcome, Verdict};
 use crate::clock::{self, Clock as _, System};
 use crate::config::{self, Config, Difference, Mistakes, Sources};
@@ -17,12 +20,12 @@ pub(super) struct Living<'a> {
     pub(super) estate: Estate,
     pub(super) reloader: Reloader,
     pub(super) environment: Environment<'a>,
-    pub(super) notifier: Notifier,
+    pub(super) notifier: Arc<Notifier>,
 }
 
 /// Where the configuration comes from, and the one in force.
 pub(super) struct Reloader {
-    pub(super) sources: Sources,
+    pub(super) sources: Arc<Sources>,
     pub(super) config: Config,
 }
 
@@ -38,10 +41,10 @@ enum Hindrance {
 
 impl Living<'_> {
     /// Reads the configuration again and puts it in force, or leaves everything as it is; tells systemd, the log and the
-    /// metrics, and whoever asked.
-    pub(super) fn reload(&mut self) -> Verdict {
+    /// metrics, and whoever asked. To be dropped while it reads: then nothing has changed.
+    pub(super) async fn reload(&mut self) -> Verdict {
         notify(&self.notifier, "reloading", |notifier| notifier.reloading(clock::monotonic_usec()));
-        let verdict = match self.reloader.reload(&mut self.estate, self.environment) {
+        let verdict = match self.reloader.reload(&mut self.estate, self.environment).await {
             Ok(changes) => {
                 info!(changes = changes.join("; "), "reloaded");
                 Verdict { outcome: Outcome::Reloaded, changes, reasons: Vec::new() }
@@ -58,14 +61,17 @@ impl Living<'_> {
     }
 
     /// Looks after files that change without a word: certificates and authorities.
-    pub(super) fn renew(&self) {
-        self.estate.renew();
+    pub(super) async fn renew(&self) {
+        renewed(&self.estate).await;
     }
 }
 
 impl Reloader {
-    fn reload(&mut self, estate: &mut Estate, environment: Environment<'_>) -> Result<Vec<String>, Hindrance> {
-        let (config, plan) = config::load(&self.sources).map_err(Hindrance::Mistakes)?;
+    async fn reload(&mut self, estate: &mut Estate, environment: Environment<'_>) -> Result<Vec<String>, Hindrance> {
+        let sources = Arc::clone(&self.sources);
+        let loading = spawn_blocking(move || config::load(&sources)).await;
+        let loaded = loading.map_err(|crash| Hindrance::Impossible(runtime_error(crash)))?;
+        let (config, plan) = loaded.map_err(Hindrance::Mistakes)?;
         let impossible = |error: String| Hindrance::Impossible(Error::Config(error));
         let difference = Difference::between(&self.config, &config).map_err(|error| impossible(error.to_string()))?;
         let restart = difference.restart();
@@ -82,7 +88,7 @@ impl Reloader {
         let silent = |name: &String| !changes.iter().any(|line| line.starts_with(&format!("{name}:")));
         let silent: Vec<_> = strangers.into_iter().filter(silent).map(|name| format!("{name}: its secret")).collect();
         changes.extend(silent);
-        changes.extend(estate.renew());
+        changes.extend(renewed(estate).await);
         Ok(changes)
     }
 }
@@ -103,6 +109,13 @@ impl Hindrance {
         warn!(reasons = reasons.len(), outcome = outcome.label(), "nothing has changed");
         Verdict { outcome, changes: Vec::new(), reasons }
     }
+}
+
+/// Looks at the files of certificates and authorities, on a thread that may wait for them; says what was taken.
+async fn renewed(estate: &Estate) -> Vec<String> {
+    let files = estate.files();
+    // A panic there is logged there.
+    spawn_blocking(move || files.renew()).await.unwrap_or_default()
 }
 
 /// Every series there will be, from the start on.

@@ -9,18 +9,22 @@ use tracing::warn;
 use super::estate::{Estate, Standing};
 use crate::cache::Cache;
 use crate::clock::{Clock as _, Deadline, System};
-use crate::engine::Engine;
 use crate::metrics;
 use crate::upstream::aliyun::Aliyun;
 use crate::warm::Keeper;
 use crate::watch::{self, Watch};
 use crate::working_set;
 
-/// Begins with what is done for one upstream, within the runtime, until its end.
-pub(super) fn begin(standing: &Standing, tasks: &TaskTracker) {
+/// Begins with what is done for one upstream, within the runtime, until its end: it is watched, and what was cached of it is
+/// unwrapped again.
+pub(super) fn begin(standing: &Standing, tasks: &TaskTracker, working_set: Option<&Arc<Keeper>>) {
     if let Some(engine) = standing.engine() {
         let watch = Watch::new(Arc::clone(engine), tasks.clone());
         tokio::spawn(watch.run(standing.stop.clone()));
+        metrics::warm_up_left(engine.ledger().upstream(), 0);
+        if let Some(keeper) = working_set {
+            tokio::spawn(keeper.admit(engine).run(standing.stop.clone()));
+        }
     }
     prime(standing);
 }
@@ -32,24 +36,17 @@ pub(super) fn prime(standing: &Standing) {
     }
 }
 
-/// Begins with what is done for all upstreams together, and with the working set, which is that of the start.
-pub(super) fn begin_all(estate: &Estate, working_set: Option<&Arc<Keeper>>) {
+/// Begins with what is done for all upstreams together.
+pub(super) fn begin_all(estate: &Estate) {
     tokio::spawn(watch::sweep(Arc::clone(&estate.cache), Arc::clone(&estate.clock), estate.stop.clone()));
-    let Some(keeper) = working_set else { return };
-    for warm_up in keeper.warm_ups() {
-        if let Some(standing) = estate.upstreams.get(warm_up.upstream()) {
-            tokio::spawn(Arc::clone(warm_up).run(standing.stop.clone()));
-        }
+    if let Some(keeper) = &estate.working_set {
+        tokio::spawn(Arc::clone(keeper).run(estate.stop.clone()));
     }
-    tokio::spawn(Arc::clone(keeper).run(estate.stop.clone()));
 }
 
 /// The working set, where there is to be one.
-pub(super) fn keeper(config: working_set::Config, cache: &Arc<Cache>, engines: &[Arc<Engine>]) -> Option<Arc<Keeper>> {
-    for engine in engines {
-        metrics::warm_up_left(engine.ledger().upstream(), 0);
-    }
-    Some(Keeper::open(config.file?, config.save, Arc::clone(cache), engines))
+pub(super) fn keeper(config: working_set::Config, cache: &Arc<Cache>) -> Option<Arc<Keeper>> {
+    Some(Keeper::open(config.file?, config.save, Arc::clone(cache)))
 }
 
 async fn fetch(kms: &Aliyun) {

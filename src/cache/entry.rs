@@ -84,18 +84,6 @@ impl Entry {
         &self.ciphertext
     }
 
-    /// Whether it answers a call that has a context.
-    #[must_use]
-    pub fn is_in_context(&self) -> bool {
-        self.lot.held().context.is_some()
-    }
-
-    /// Whether it answers a call that names its key.
-    #[must_use]
-    pub fn names_key(&self) -> bool {
-        self.lot.held().named.is_some()
-    }
-
     /// The call that it answers.
     #[must_use]
     pub fn call(&self) -> Decrypt {

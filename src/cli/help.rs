@@ -1,5 +1,20 @@
 //! What stands below the options in the help of each command.
 
+/// The help of a command that asks the daemon: examples, and how it ends.
+macro_rules! asks {
+    ($text:literal, done: $done:literal, $(usage: $usage:literal,)? cannot: $cannot:literal) => {
+        concat!(
+            $text,
+            "\n\nExit codes:\n   0  ",
+            $done,
+            $("\n  64  ", $usage,)?
+            "\n  70  ",
+            $cannot,
+            "nothing listens there, or not for this user\n  78  the configuration has no [admin] address, or is wrong"
+        )
+    };
+}
+
 pub(super) const AFTER_HELP: &str = "\
 Start here:
   kmsproxy dev                          try it, without a configuration or a cloud account
@@ -34,16 +49,15 @@ Examples:
   kmsproxy dev --kms-latency 20ms --state-dir ./state
   kmsproxy dev --listen 127.0.0.1:0 --json";
 
-pub(super) const STATUS_HELP: &str = "\
+pub(super) const STATUS_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy status
   kmsproxy status --socket ./state/admin.sock
-  kmsproxy status --json | jq '.upstreams[].keys[] | {key, old}'
-
-Exit codes:
-   0  told
-  70  nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
+  kmsproxy status --json | jq '.upstreams[].keys[] | {key, old}'",
+    done: "told",
+    cannot: ""
+);
 
 pub(super) const RELOAD_HELP: &str = "\
 Examples:
@@ -54,63 +68,60 @@ Exit codes:
    0  reloaded
   70  nothing listens there, or not for this user
   78  not reloaded: the configuration is wrong, takes a restart, or cannot be carried out; nothing has changed";
-pub(super) const TOP_HELP: &str = "\
+
+pub(super) const TOP_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy top
   kmsproxy top --socket ./state/admin.sock --every 5
 
 Keys:
-  q, Esc, Ctrl-C   end
+  q, Esc, Ctrl-C   end",
+    done: "ended as asked",
+    cannot: "this is no terminal; or "
+);
 
-Exit codes:
-   0  ended as asked
-  70  nothing listens there, or not for this user, or this is no terminal
-  78  the configuration has no [admin] address, or is wrong";
-
-pub(super) const PURGE_HELP: &str = "\
+pub(super) const PURGE_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy purge --key key-hzz62f
   kmsproxy purge --caller ack
   kmsproxy purge --ciphertext < blob.base64
-  kmsproxy purge --all
+  kmsproxy purge --all",
+    done: "purged",
+    usage: "say what to purge, and one thing only",
+    cannot: "no such key or caller; or "
+);
 
-Exit codes:
-   0  purged
-  64  say what to purge, and one thing only
-  70  no such key or caller; or nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
-
-pub(super) const EXPLAIN_HELP: &str = "\
+pub(super) const EXPLAIN_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy explain --caller ack < blob.base64
-  kmsproxy explain --caller ack --json < blob.base64 | jq '.upstreams[] | {verdict, why, remedy}'
+  kmsproxy explain --caller ack --context namespace=default --context name=db < blob.base64
+  kmsproxy explain --caller ack --json < blob.base64 | jq '.upstreams[] | {verdict, why, remedy}'",
+    done: "told",
+    cannot: "no such caller or listener, no base64; or "
+);
 
-Exit codes:
-   0  told
-  70  no such caller, no base64; or nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
-
-pub(super) const LOG_LEVEL_HELP: &str = "\
+pub(super) const LOG_LEVEL_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy log-level
   kmsproxy log-level debug
-  kmsproxy log-level info,kmsproxy::watch=debug
+  kmsproxy log-level info,kmsproxy::watch=debug",
+    done: "told, or changed",
+    cannot: "no such level; or "
+);
 
-Exit codes:
-   0  told, or changed
-  70  no such level; or nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
-
-pub(super) const ORDERS_HELP: &str = "\
+pub(super) const ORDERS_HELP: &str = asks!(
+    "\
 Examples:
   kmsproxy keys
   kmsproxy refresh key-hzz62f
-  kmsproxy drain --socket ./state/admin.sock
-
-Exit codes:
-   0  told, or begun
-  70  no such key; or nothing listens there, or not for this user
-  78  the configuration has no [admin] address, or is wrong";
+  kmsproxy drain --socket ./state/admin.sock",
+    done: "told, or begun",
+    cannot: "no such key; or "
+);
 
 pub(super) const EMULATOR_HELP: &str = "\
 Examples:

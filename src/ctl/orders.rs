@@ -78,6 +78,15 @@ pub struct ExplainCommand {
     /// The caller, as the configuration names it
     #[arg(long, value_name = "NAME")]
     caller: String,
+    /// A pair of the encryption context that the call has, once for each; left out, whichever context it was asked for with
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    context: Vec<(String, String)>,
+    /// The key that the call names, as a Kubernetes provider's does: its id, its ARN or an alias, spelled as there
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// The listener that the call comes through: only its upstream is looked at
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
     /// Print the daemon's answer as it came, one line of JSON
     #[arg(long)]
     json: bool,
@@ -163,9 +172,10 @@ impl ExplainCommand {
     /// # Errors
     /// See [`Error`].
     pub fn run(self, environment: Environment) -> Result<(), Error> {
-        let Self { daemon, caller, json } = self;
+        let Self { daemon, caller, context, key, listener, json } = self;
         let ciphertext = text()?;
-        let question = Question { caller, ciphertext };
+        let context = (!context.is_empty()).then(|| context.into_iter().collect());
+        let question = Question { caller, ciphertext, context, key, listener };
         let answer = Asking::at(daemon, environment)?.send(Method::POST, "/explain", &question)?;
         let explanation: Explanation = answer.read()?;
         print(&if json { answer.text() } else { explained(&explanation) });
@@ -244,6 +254,11 @@ fn text() -> Result<String, Error> {
         return Err(Error::Input("is empty; give the ciphertext in base64"));
     }
     Ok(text.to_owned())
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn blob() -> Result<Vec<u8>, Error> {

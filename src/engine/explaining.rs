@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Engine;
 use crate::auth::CallerName;
 use crate::clock::Moment;
-use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion};
+use crate::fault::Fault;
+use crate::kms::{Action, Ciphertext, Context, KeyId, KeyName, KeyVersion};
 use crate::lease::{Epoch, Standing};
 use crate::policy::Rule;
 
@@ -18,10 +19,10 @@ pub struct Explained {
     pub key: KeyId,
     /// Its version.
     pub version: KeyVersion,
-    /// Whether it answers calls with an encryption context only.
-    pub in_context: bool,
-    /// Whether it answers calls only that name their key, as Kubernetes providers' do.
-    pub names_key: bool,
+    /// The encryption context that calls must have for it to answer them; without one, they must have none.
+    pub context: Option<Context>,
+    /// How calls must name their key for it to answer them, as Kubernetes providers' do; without, they must name none.
+    pub named: Option<KeyName>,
     /// What its lease is worth.
     pub standing: Standing,
     /// How much longer that is in force.
@@ -41,18 +42,21 @@ impl Engine {
     #[must_use]
     pub fn explain(&self, ciphertext: &Ciphertext, now: Moment) -> Vec<Explained> {
         let found = self.parts.cache.those(self.ledger().upstream(), |entry| entry.ciphertext() == ciphertext.bytes());
-        let explained = found.iter().map(|entry| Explained {
-            share: entry.share().clone(),
-            key: entry.key().clone(),
-            version: entry.version().clone(),
-            in_context: entry.is_in_context(),
-            names_key: entry.names_key(),
-            standing: entry.scope().standing(now),
-            lease_left: entry.scope().left(now),
-            asked: entry.asked().sent,
-            epoch: entry.asked().epoch,
-            expires: entry.expires(),
-            fresh: entry.opens(now),
+        let explained = found.iter().map(|entry| {
+            let call = entry.call();
+            Explained {
+                share: entry.share().clone(),
+                key: entry.key().clone(),
+                version: entry.version().clone(),
+                context: call.context,
+                named: call.key,
+                standing: entry.scope().standing(now),
+                lease_left: entry.scope().left(now),
+                asked: entry.asked().sent,
+                epoch: entry.asked().epoch,
+                expires: entry.expires(),
+                fresh: entry.opens(now),
+            }
         });
         explained.collect()
     }
@@ -61,6 +65,19 @@ impl Engine {
     #[must_use]
     pub fn share(&self, caller: &CallerName) -> Option<CallerName> {
         self.parts.policy.grant(caller).map(|grant| grant.share)
+    }
+
+    /// In which words the KMS refuses the key that `name` names, if it does.
+    #[must_use]
+    pub fn refusal_of(&self, name: &KeyName, now: Moment) -> Option<Fault> {
+        match self.ledger().known(name)?.standing(now) {
+            Standing::Refused(fault) => Some(fault),
+            Standing::Lapsed
+            | Standing::Serving
+            | Standing::ServingByGrace
+            | Standing::Suspended
+            | Standing::Unknown => None,
+        }
     }
 
     /// By which of its lines, counted from 1, policy gives `caller` what `key` made; the first where several do.

@@ -52,6 +52,8 @@ impl Target {
 pub(super) struct Purges {
     recent: VecDeque<(Target, Epoch)>,
     older: Epoch,
+    /// How many there were.
+    count: u64,
 }
 
 impl Purges {
@@ -63,6 +65,7 @@ impl Purges {
             self.older = line;
         }
         self.recent.push_back((target, line));
+        self.count += 1;
     }
 
     /// Whether what was `asked` has been purged since.
@@ -79,6 +82,12 @@ impl Purges {
 }
 
 impl Engine {
+    /// How often whom it asks was replaced, and how often something was purged: where one of them has changed, that an answer
+    /// counts for nothing may be its doing.
+    pub(super) fn upheavals(&self) -> (u64, u64) {
+        (self.exchanges(), self.purges.read().unwrap_or_else(PoisonError::into_inner).count)
+    }
+
     /// Wipes what `target` means, as far as it was asked for before now; returns how many entries that were. What is asked
     /// for from now on is asked of the KMS. Leases stay as they are. A caller that is just being given its answer has it.
     pub fn purge(&self, target: &Target) -> usize {

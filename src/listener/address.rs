@@ -94,7 +94,7 @@ impl LocalAddress {
     /// Whether what goes through a socket here stays private.
     pub(super) fn allows(&self, privacy: Privacy) -> Result<(), BindError> {
         let private = match (self, privacy) {
-            (Self::Unix(_), _) | (_, Privacy::Encrypted) => true,
+            (Self::Unix(_), _) | (_, Privacy::Encrypted | Privacy::Public) => true,
             (Self::Tcp(address), Privacy::Loopback) => address.ip().is_loopback(),
             (Self::Tcp(_), Privacy::Unix) => false,
         };
@@ -118,6 +118,8 @@ pub(super) enum Privacy {
     Encrypted,
     /// The operator's word: unix sockets and loopback.
     Loopback,
+    /// Nothing, and there is no need: any socket.
+    Public,
     /// Nothing but the socket: unix sockets.
     Unix,
 }

@@ -202,6 +202,38 @@ async fn it_is_explained_what_would_become_of_a_ciphertext_and_nothing_is_change
 }
 
 #[tokio::test]
+async fn a_ciphertext_is_explained_for_the_call_that_is_meant() {
+    let (daemon, mut client, _) = busy(0).await;
+    let context = ("EncryptionContext", r#"{"name": "CONTEXT-OF-THE-TEST"}"#);
+    let parameters = [("KeyId", daemon.at("key_id")), ("Plaintext", "REVL"), context];
+    let blob = client.call("Encrypt", &parameters).await.1["CiphertextBlob"].as_str().unwrap().to_owned();
+    assert_eq!(client.call("Decrypt", &[("CiphertextBlob", &blob), context]).await.0, 200);
+    let explained = |more: &[&str]| obeyed(&daemon, &[&["explain", "--caller", "local"], more].concat(), &blob);
+    let served = "upstream local: would be served\n  why: from memory, to calls with the same encryption context";
+    for same in [&[][..], &["--context", "name=CONTEXT-OF-THE-TEST"], &["--listener", "local"]] {
+        assert!(explained(same).starts_with(served), "{same:?}: {}", explained(same));
+    }
+    let asked = "upstream local: the KMS would be asked\n  why: it is kept for calls with another encryption context";
+    let key = daemon.at("key_id");
+    for other in [["--context", "name=another"], ["--context", "other=CONTEXT-OF-THE-TEST"], ["--key", key]] {
+        assert!(explained(&other).starts_with(asked), "{other:?}: {}", explained(&other));
+    }
+    let (code, error) = refused(&daemon, &["explain", "--caller", "local", "--listener", "nobody"], &blob);
+    assert_eq!(code, Some(70), "{error}");
+    assert!(error.starts_with("error: there is no listener of that name\n  remedy: "), "{error}");
+    assert_eq!(refused(&daemon, &["explain", "--caller", "local", "--context", "name"], &blob).0, Some(64));
+
+    plain(&daemon.control(), "POST", &format!("/keys/{key}/disable"), "").await;
+    assert_ne!(client.call("Encrypt", &[("KeyId", key), ("Plaintext", "REVL")]).await.0, 200);
+    let told = obeyed(&daemon, &["explain", "--caller", "local", "--key", key], "AAAA");
+    assert!(
+        told.starts_with("upstream local: WOULD BE REFUSED\n  why: the KMS refuses its key: key_disabled"),
+        "{told}"
+    );
+    assert!(!daemon.log().contains("CONTEXT-OF-THE-TEST"), "it is not logged");
+}
+
+#[tokio::test]
 async fn the_log_level_is_told_changed_and_told_what_it_was() {
     let daemon = Daemon::dev(&[]);
     assert_eq!(obeyed(&daemon, &["log-level"], ""), "trace\n");

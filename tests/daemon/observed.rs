@@ -1,6 +1,7 @@
 //! `/metrics`, `/livez` and `/readyz`, held against the README and against what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -59,6 +60,18 @@ async fn health_is_told_and_nothing_else_is_served_there() {
             assert_eq!(bare(address, method, path).await.0, 405, "{method} {path}");
         }
     }
+}
+
+#[tokio::test]
+async fn whoever_holds_all_its_places_and_says_nothing_makes_room_for_who_asks() {
+    let scene = Scene::new(Setting::default());
+    let address = scene.proxy.at("metrics_address");
+    let mut silent = Vec::new();
+    for _ in 0..2 * kmsproxy::admin::CONNECTIONS_MAX {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(3), get(address, "/livez")).await;
+    assert_eq!(asked, Ok((200, json!("ok\n"))));
 }
 
 #[tokio::test]

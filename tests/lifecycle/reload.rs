@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Target, plain};
 use super::process::{Daemon, write_private};
-use super::scene::{Scene, decrypts, until};
+use super::scene::{Scene, Setting, decrypts, until};
 use super::stage::{SETTING, kmsproxy};
 use super::strict::Strict;
 
@@ -98,6 +98,26 @@ async fn a_shorter_lease_ends_those_that_are_open() {
         (scene.tls.call("Decrypt", &[("CiphertextBlob", &kept[0].0)]).await.0 == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_a_reload_brings_back_is_warm_before_anybody_asks() {
+    let audit = "[admin]\naddress = \"unix:DIR/admin.sock\"\n[working_set]\nfile = \"DIR/working-set\"";
+    let scene = Scene::new(Setting { audit, ..SETTING });
+    let kept = scene.kept(5).await;
+    let before = scene.counted("Decrypt", "ok").await;
+    // By mistake under another name, and then as it was.
+    let config = scene.config();
+    scene.write(&config.replace("upstream.emulator", "upstream.renamed").replace("= \"emulator\"", "= \"renamed\""));
+    scene.reloaded().await;
+    scene.write(&config);
+    scene.reloaded().await;
+    until("it is warm", async || (scene.counted("Decrypt", "ok").await >= before + 5).then_some(())).await;
+    for (blob, plaintext) in &kept {
+        let (status, body) = scene.tls.call("Decrypt", &[("CiphertextBlob", blob)]).await;
+        assert_eq!((status, &body["Plaintext"]), (200, &plaintext.as_str().into()), "{body}");
+    }
+    assert_eq!(scene.counted("Decrypt", "ok").await, before + 5, "from memory");
 }
 
 #[tokio::test]

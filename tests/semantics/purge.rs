@@ -73,6 +73,25 @@ async fn promise_04_an_answer_that_was_under_way_when_it_was_purged_is_asked_for
 }
 
 #[tokio::test]
+async fn whose_answer_is_purged_in_the_instant_between_its_landing_and_its_release_is_answered() {
+    for (target, calls) in targets(b"1").into_iter().zip([3, 3, 2, 2]) {
+        let world = world();
+        world.ask("b", decrypt(b"2")).await.unwrap();
+        let (who, deadline) = (caller("a"), Deadline::after(world.clock.now(), Duration::from_secs(3)));
+        let mut asking = Box::pin(world.engine.respond(&who, decrypt(b"1"), deadline));
+        let polled = std::future::poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+        while world.kept(b"1") == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.engine.purge(&target);
+        // Where the sealing keys are wiped, of the KMS; else it has its answer, and nobody else will.
+        assert!(asking.await.is_ok(), "{target:?}");
+        assert_eq!((world.kept(b"1"), world.kms.calls()), (calls - 2, calls), "{target:?}");
+    }
+}
+
+#[tokio::test]
 async fn promise_04_what_we_ask_by_ourselves_does_not_bring_back_what_is_purged() {
     for target in targets(b"1") {
         let world = world();

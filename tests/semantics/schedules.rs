@@ -288,8 +288,17 @@ async fn contexts_that_hold_nothing_any_more_leave_their_place_to_others() {
         world.ask("b", with_context(b"1", &n.to_string())).await.unwrap();
         world.cache.sweep(world.clock.now());
     }
-    let holding = world.engine.ledger().report(world.clock.now()).iter().filter(|scope| scope.entries > 0).count();
-    assert!(holding <= 16, "{holding} scopes hold something");
+    // moka lets go of what it evicts once no thread looks at it any more, and that is any thread of this process: one that
+    // has just lost its core keeps all of it. Until then these contexts hold something, and take the places.
+    let holding = || world.engine.ledger().report(world.clock.now()).iter().filter(|scope| scope.entries > 0).count();
+    for _ in 0..1000 {
+        if holding() <= 16 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.cache.sweep(world.clock.now());
+    }
+    assert!(holding() <= 16, "{} scopes hold something", holding());
     for _ in 0..20 {
         let _ = world.ask("a", with_context(b"1", "later")).await;
         world.cache.sweep(world.clock.now());

@@ -22,8 +22,9 @@ const AT_ONCE: usize = 64;
 
 impl World {
     fn keeper(&self, file: &Path) -> Arc<Keeper> {
-        let engines = [Arc::clone(&self.engine)];
-        Keeper::open(file.to_owned(), Duration::from_secs(30), Arc::clone(&self.cache), &engines)
+        let keeper = Keeper::open(file.to_owned(), Duration::from_secs(30), Arc::clone(&self.cache));
+        let _warm_up = keeper.admit(&self.engine);
+        keeper
     }
 }
 
@@ -40,7 +41,7 @@ fn file(dir: &tempfile::TempDir, members: &[Member]) -> std::path::PathBuf {
 }
 
 async fn warm(keeper: &Keeper) {
-    let [warm_up] = keeper.warm_ups() else { panic!("one upstream") };
+    let [warm_up] = &keeper.warm_ups()[..] else { panic!("one upstream") };
     Arc::clone(warm_up).run(CancellationToken::new()).await;
 }
 
@@ -88,7 +89,7 @@ async fn who_asks_for_what_still_waits_is_not_kept_waiting_and_it_is_not_asked_f
     let world = Arc::new(world());
     let keeper = world.keeper(&file(&dir, &(0..MANY).map(member).collect::<Vec<_>>()));
     let gate = world.kms.hold();
-    let [warm_up] = keeper.warm_ups() else { panic!("one upstream") };
+    let [warm_up] = &keeper.warm_ups()[..] else { panic!("one upstream") };
     let warming = tokio::spawn(Arc::clone(warm_up).run(CancellationToken::new()));
     world.kms.asked(AT_ONCE).await;
     world.kms.release();
@@ -125,7 +126,7 @@ async fn while_the_kms_is_silent_the_warm_up_waits_forgets_nothing_and_then_goes
     let file = file(&dir, &(0..MANY).map(member).collect::<Vec<_>>());
     let keeper = world.keeper(&file);
     world.kms.silence(Some(Kind::Unreachable));
-    let [warm_up] = keeper.warm_ups() else { panic!("one upstream") };
+    let [warm_up] = &keeper.warm_ups()[..] else { panic!("one upstream") };
     let warming = tokio::spawn(Arc::clone(warm_up).run(CancellationToken::new()));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(keeper.progress().left(), MANY);
@@ -145,7 +146,7 @@ async fn what_is_being_asked_for_when_the_file_is_written_is_in_it() {
     let file = file(&dir, &(0..MANY).map(member).collect::<Vec<_>>());
     let keeper = world.keeper(&file);
     world.kms.hold();
-    let (stop, [warm_up]) = (CancellationToken::new(), keeper.warm_ups()) else { panic!("one upstream") };
+    let (stop, [warm_up]) = (CancellationToken::new(), &keeper.warm_ups()[..]) else { panic!("one upstream") };
     let warming = tokio::spawn(Arc::clone(warm_up).run(stop.clone()));
     world.kms.asked(AT_ONCE).await;
     keeper.save();
@@ -187,6 +188,34 @@ async fn members_of_an_upstream_or_a_caller_that_is_no_more_are_passed_over() {
     let keeper = world.keeper(&file(&dir, &[elsewhere, nobody, member(3)]));
     warm(&keeper).await;
     assert_eq!((keeper.progress().members, world.kms.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_was_cached_of_an_upstream_that_is_not_there_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world();
+    let file = file(&dir, &(0..3).map(member).collect::<Vec<_>>());
+    let keeper = Keeper::open(file.clone(), Duration::from_secs(30), Arc::clone(&world.cache));
+    keeper.save();
+    assert_eq!(working_set::read(&file).unwrap().len(), 3, "nor is it written over");
+    keeper.forget_absent(&Target::Digest(sha2::Sha256::digest(b"1").into()));
+    Arc::clone(&keeper.admit(&world.engine)).run(CancellationToken::new()).await;
+    assert_eq!((keeper.progress().unwrapped, world.kms.calls()), (2, 2), "what was purged meanwhile is gone");
+
+    // It goes, and comes again, in the midst of a warm-up or after it.
+    world.ask("a", decrypt(b"7")).await.unwrap();
+    keeper.part("test");
+    world.cache.forget_upstream("test");
+    assert_eq!((keeper.warm_ups().len(), world.cache.len()), (0, 0));
+    keeper.save();
+    assert_eq!(working_set::read(&file).unwrap().len(), 3);
+    let waiting = keeper.admit(&world.engine);
+    assert_eq!(waiting.progress().left(), 3);
+    keeper.part("test");
+    Arc::clone(&keeper.admit(&world.engine)).run(CancellationToken::new()).await;
+    assert_eq!((keeper.progress().unwrapped, world.kms.calls()), (3, 6));
+    assert_eq!(world.ask("a", decrypt(b"7")).await, Ok(Kms::plaintext(b"7")));
+    assert_eq!(world.kms.calls(), 6, "a hit");
 }
 
 #[tokio::test]
@@ -243,7 +272,7 @@ async fn what_is_purged_while_it_is_being_asked_for_is_not_asked_for_again() {
     let world = world();
     let keeper = world.keeper(&file);
     let gate = world.kms.hold();
-    let [warm_up] = keeper.warm_ups() else { panic!("one upstream") };
+    let [warm_up] = &keeper.warm_ups()[..] else { panic!("one upstream") };
     let warming = tokio::spawn(Arc::clone(warm_up).run(CancellationToken::new()));
     world.kms.asked(1).await;
     keeper.forget("test", &Target::All);

@@ -152,15 +152,19 @@ pub(crate) fn purge_and_upkeep(filler: Filler) {
     });
 }
 
-/// Somebody's answer is under way when it is purged: either it is asked for anew, or it is gone.
+/// Somebody's answer is under way when it is purged: either it is asked for anew, or it is gone; and whoever waits for it is
+/// answered.
 pub(crate) fn purge_and_fill() {
     block_on(async {
         let stage = Stage::new();
-        let filling = spawn(fill(Arc::clone(&stage), Filler::Engine, 1));
+        let filling = {
+            let stage = Arc::clone(&stage);
+            spawn(async move { stage.decrypt(1).await })
+        };
         yield_now().await;
         let before = stage.engine.ledger().ask().epoch;
         stage.engine.purge(&Target::Key(KeyId::new(KEY)));
-        filling.await.unwrap();
+        assert_eq!(filling.await.unwrap(), Ok(vec![1]), "sent away for a purge");
         for entry in stage.engine.explain(&Ciphertext::new(vec![1]), stage.clock.now()) {
             assert!(entry.epoch > before, "an answer from before the purge is kept");
         }

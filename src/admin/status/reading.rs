@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::super::figures::Figures;
@@ -45,27 +44,12 @@ pub struct Counted {
     pub name: String,
     /// Where it listens.
     pub address: String,
+    /// The upstream that answers there.
+    pub upstream: String,
     /// How many may be connected.
     pub max_connections: usize,
     /// Who is.
     pub census: Census,
-}
-
-/// The listeners that a daemon has now: a reload may add and remove some.
-#[derive(Debug, Default)]
-pub struct Listeners(ArcSwap<Vec<Counted>>);
-
-impl Listeners {
-    /// Those of now.
-    #[must_use]
-    pub fn all(&self) -> Arc<Vec<Counted>> {
-        self.0.load_full()
-    }
-
-    /// Puts others in their place.
-    pub fn replace(&self, listeners: Vec<Counted>) {
-        self.0.store(Arc::new(listeners));
-    }
 }
 
 impl Status {
@@ -94,7 +78,7 @@ impl Status {
 
 impl Listening {
     fn of(counted: &Counted) -> Self {
-        let Counted { name, address, max_connections, census } = counted;
+        let Counted { name, address, max_connections, census, upstream: _ } = counted;
         let (connections, in_flight) = census.count();
         let (name, address) = (name.clone(), address.clone());
         Self { name, address, connections, max_connections: *max_connections, in_flight }
