@@ -38,7 +38,7 @@ def requests():
 
 
 def signatures():
-    for mode in b"\0\1":
+    for mode in range(8):
         for choices in (b"\0", b"\1\2\3", bytes(range(16))):
             parts = [bytes([mode]) + choices, b"secret", b"Action", b"Decrypt", b"a b", b"*~+/=%"]
             parts += ["Ns".encode(), "默认".encode(), b"CiphertextBlob", b"QUI="]

@@ -2,10 +2,9 @@
 
 mod replay;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -136,7 +135,7 @@ type Memories = HashMap<String, Arc<Mutex<Replays>>>;
 
 /// Those whom a [`Door`] is to admit. Only [`Door::invite`] makes them.
 #[derive(Debug)]
-pub struct Guests(HashMap<ListenerName, Roster>);
+pub struct Guests(BTreeMap<ListenerName, Roster>);
 
 impl Door {
     /// A door for `entries`.
@@ -146,7 +145,7 @@ impl Door {
     pub fn new(entries: Vec<Entry>) -> Result<Self, EntryError> {
         // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
         let nobody = AtRest::new(&Secret::new(vec![0; 30]))?;
-        let (guests, replays) = (ArcSwap::from_pointee(Guests(HashMap::new())), Mutex::default());
+        let (guests, replays) = (ArcSwap::from_pointee(Guests(BTreeMap::new())), Mutex::default());
         let door = Self { guests, replays, marker: Marker::default(), nobody };
         door.guests.store(Arc::new(door.invite(entries)?));
         Ok(door)
@@ -158,7 +157,7 @@ impl Door {
     /// As [`Door::new`].
     pub fn invite(&self, entries: Vec<Entry>) -> Result<Guests, EntryError> {
         let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rosters: HashMap<_, Roster> = HashMap::new();
+        let mut rosters: BTreeMap<_, Roster> = BTreeMap::new();
         for entry in entries {
             rosters.entry(entry.listener.clone()).or_default().add(entry, &mut replays)?;
         }
@@ -269,13 +268,13 @@ impl Guests {
     }
 }
 
-/// Who may come in through one listener.
+/// Who may come in through one listener. Names are few and configured: to compare them takes less than to hash one.
 #[derive(Debug, Default)]
 struct Roster {
-    keys: HashMap<Box<str>, Key>,
-    certificates: HashMap<Box<str>, Caller>,
+    keys: BTreeMap<Box<str>, Key>,
+    certificates: BTreeMap<Box<str>, Caller>,
     /// Never holds [`OVERFLOW_UID`].
-    users: HashMap<u32, Caller>,
+    users: BTreeMap<u32, Caller>,
     anyone: Option<Caller>,
 }
 
@@ -352,7 +351,7 @@ impl Roster {
 }
 
 /// Inserts what must not be there yet; gives back what was.
-fn only<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) -> Result<(), V> {
+fn only<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), V> {
     match map.entry(key) {
         Slot::Vacant(slot) => {
             slot.insert(value);

@@ -2,7 +2,7 @@
 //! scope's lease alone.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -16,18 +16,22 @@ use crate::clock::Moment;
 use crate::fault::{Fault, REMEMBERED_MAX};
 use crate::kms::{Context, Decrypt, KeyId, KeyVersion, RequestId};
 use crate::lease::{Asked, Epoch};
-use crate::ledger::{Dek, Kept, Ledger, Scope};
+use crate::ledger::{Dek, Kept, Ledger, Mark, Scope};
 use crate::policy::Permit;
 
 mod entry;
 mod index;
+mod lot;
 mod parts;
 mod phase;
+mod source;
 
 pub use entry::{Closed, Entry};
 use index::Index;
+use lot::Lots;
 use parts::Parts;
 use phase::Phase;
+use source::Source;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -49,13 +53,16 @@ impl Default for Config {
     }
 }
 
+type Failures = moka::sync::Cache<Fingerprint, (Fault, Moment)>;
+
 /// The cache of one daemon, shared by its upstreams.
 pub struct Cache {
     /// Held while an entry is put into a part, so that none is put into one that was taken away.
     parts: RwLock<Parts>,
     index: Arc<Index>,
+    lots: Lots,
     capacity: u64,
-    failures: moka::sync::Cache<Fingerprint, (Fault, Moment)>,
+    failures: Failures,
     keyed: Hmac<Sha256>,
     max_age: Duration,
 }
@@ -67,19 +74,43 @@ pub struct Fingerprint {
     hash: [u8; 32],
 }
 
+/// A part of a fingerprint that is as good as a hash of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Slip(u64);
+
+impl Fingerprint {
+    fn slip(&self) -> Slip {
+        let [a, b, c, d, e, f, g, h, ..] = self.hash;
+        Slip(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
 impl Cache {
     /// An empty cache for `shares`, and for nobody else; where there are none, for whoever comes.
     ///
     /// # Errors
     /// Where the system has no randomness to give.
     pub fn new(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::remembering(config, shares, failures().time_to_live(REMEMBERED_MAX).build())
+    }
+
+    /// As [`Cache::new`], where another clock than the machine's tells the time: nothing is let go of for its age alone. What is
+    /// too old is not served, here as there.
+    ///
+    /// # Errors
+    /// As [`Cache::new`].
+    pub fn by_another_clock(config: &Config, shares: &[CallerName]) -> Result<Self, getrandom::Error> {
+        Self::remembering(config, shares, failures().build())
+    }
+
+    fn remembering(config: &Config, shares: &[CallerName], failures: Failures) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
         let index = Arc::new(Index::new());
         let parts = RwLock::new(Parts::new(config.capacity, shares, &index));
-        let failures = moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(REMEMBERED_MAX).build();
-        Ok(Self { parts, index, capacity: config.capacity, failures, keyed, max_age: config.max_age })
+        let lots = Lots::new();
+        Ok(Self { parts, index, lots, capacity: config.capacity, failures, keyed, max_age: config.max_age })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -131,11 +162,13 @@ impl Cache {
         let parts = self.parts();
         let kept = |entry: &Arc<Entry>| parts.has(entry.share()) && now < entry.expires;
         for entry in hottest.into_iter().filter(kept) {
-            if let Some(part) = parts.of(&entry.share).filter(|_| self.holds(&entry)) {
-                part.insert(entry.fingerprint, entry);
+            if let Some(part) = parts.of(entry.share()).filter(|_| self.holds(&entry)) {
+                part.insert(entry.fingerprint.slip(), entry);
             }
         }
-        self.index.retain(|entry| parts.of(&entry.share).is_some_and(|part| part.contains_key(&entry.fingerprint)));
+        // Not `get`, in whose midst moka may let go of something else, and tell the index.
+        let kept = |entry: &Entry| parts.of(entry.share()).map(|part| part.contains_key(&entry.fingerprint.slip()));
+        self.index.retain(|entry| kept(entry).unwrap_or(false));
         drop(before);
     }
 
@@ -155,7 +188,7 @@ impl Cache {
         let entry = self.index.get(fingerprint)?;
         if entry.told(now) {
             // For what it notes of it: that somebody wanted this one.
-            let _ = self.parts().of(&entry.share).and_then(|part| part.get(fingerprint));
+            let _ = self.parts().of(entry.share()).and_then(|part| part.get(&fingerprint.slip()));
         }
         Some(entry)
     }
@@ -168,39 +201,55 @@ impl Cache {
         let scope = ledger.scope(fill.key, fill.call.context.as_ref());
         let Kept { epoch, sealed } = scope.keep(fill.asked, fill.call, &fill.fingerprint.hash, fill.plaintext)?;
         let before = self.index.get(&fill.fingerprint);
-        let dek = dek(ledger, fill, before.as_deref());
-        let phase = before.map_or_else(Phase::drawn, |before| before.phase);
+        let dek = ledger.versions().dek(fill.key, fill.version);
+        let phase = before.map_or_else(Phase::drawn, |before| before.phase());
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         let parts = self.parts();
-        if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
-            let entry = Entry {
+        let dek = if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
+            let entry = Arc::new(Entry {
                 fingerprint: fill.fingerprint,
-                share: fill.share.clone(),
-                source: fill.source.clone(),
-                mark: scope.mark(),
+                lot: Mark::of(self.lots.of(&scope, fill.share, fill.call)),
+                told: AtomicU32::default(),
                 epoch,
-                sealed,
-                dek: Arc::clone(&dek),
-                call: fill.call.clone(),
-                asked: fill.asked,
                 expires: fill.asked.sent + age,
-                phase,
+                sealed,
+                dek,
+                source: Source::of(fill.source),
+                asked: fill.asked,
                 refresh: phase.next(fill.asked.sent, age),
-                told: AtomicU64::default(),
-            };
-            let entry = Arc::new(entry);
-            self.index.put(Arc::clone(&entry));
-            part.insert(fill.fingerprint, entry);
-        }
+                ciphertext: fill.call.ciphertext.bytes().into(),
+            });
+            if let Some(before) = self.index.put(Arc::clone(&entry)) {
+                entry.dek.succeed(&before.dek);
+            }
+            part.insert(fill.fingerprint.slip(), Arc::clone(&entry));
+            Told::Entry(entry)
+        } else {
+            Told::Alone(Arc::new(dek))
+        };
         drop(parts);
         self.failures.invalidate(&fill.fingerprint);
         Ok(Filled { scope, epoch, dek })
     }
 
-    /// The DEKs of `upstream`, one for each entry. Walks the whole cache.
-    #[must_use]
-    pub fn deks(&self, upstream: &str) -> Vec<Arc<Dek>> {
-        self.those(upstream, |_| true).iter().map(|entry| Arc::clone(entry.dek())).collect()
+    /// A caller who may have it asks for what `entry` holds at `now`, whether or not the lease allows it.
+    pub fn asked(&self, entry: &Entry, now: Moment) {
+        if !entry.dek.asked(now)
+            && let Some(successor) = self.index.get(&entry.fingerprint)
+        {
+            // That one may be replaced in the same moment as well; then it was asked for a moment before.
+            let _ = successor.dek.asked(now);
+        }
+    }
+
+    /// As [`Cache::asked`], of what a flight brought.
+    pub fn asked_fresh(&self, filled: &Filled, now: Moment) {
+        match &filled.dek {
+            Told::Alone(dek) => {
+                let _ = dek.asked(now);
+            }
+            Told::Entry(entry) => self.asked(entry, now),
+        }
     }
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
@@ -227,8 +276,8 @@ impl Cache {
     /// Lets go of `entries`, but not of others that have taken their places.
     pub fn discard(&self, entries: &[Arc<Entry>]) {
         for entry in entries {
-            if let Some(part) = self.parts().of(&entry.share) {
-                part.entry(entry.fingerprint).and_compute_with(|held| match held {
+            if let Some(part) = self.parts().of(entry.share()) {
+                part.entry(entry.fingerprint.slip()).and_compute_with(|held| match held {
                     Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
                     Some(_) | None => Op::Nop,
                 });
@@ -236,7 +285,7 @@ impl Cache {
             self.index.remove(entry);
         }
         // moka holds on to what it was told of until it looks after it.
-        self.sweep();
+        self.settle();
     }
 
     /// A number that is another whenever other calls than before are answered from here.
@@ -273,8 +322,13 @@ impl Cache {
         due
     }
 
-    /// Drops what has expired. moka does so only when it is used; to be called every second.
-    pub fn sweep(&self) {
+    /// Lets go of what is too old at `now`, as far as it comes by it: of a small cache all. To be called every second.
+    pub fn sweep(&self, now: Moment) {
+        self.discard(&self.index.aged(now));
+    }
+
+    /// Has moka do what it puts off.
+    fn settle(&self) {
         self.parts().all().iter().for_each(moka::sync::Cache::run_pending_tasks);
         self.failures.run_pending_tasks();
     }
@@ -337,8 +391,15 @@ pub struct Filled {
     pub scope: Arc<Scope>,
     /// In which epoch of that.
     pub epoch: Epoch,
-    /// Which DEK it is.
-    pub dek: Arc<Dek>,
+    dek: Told,
+}
+
+/// Who is told that a DEK is asked for.
+#[derive(Clone, Debug)]
+enum Told {
+    /// Where there was no room to keep it.
+    Alone(Arc<Dek>),
+    Entry(Arc<Entry>),
 }
 
 impl fmt::Debug for Cache {
@@ -353,10 +414,8 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The DEK of the entry `before` it, where this is a refresh of that: that nobody asked for it stays known.
-fn dek(ledger: &Ledger, fill: &Fill<'_>, before: Option<&Entry>) -> Arc<Dek> {
-    let same = before.map(Entry::dek).filter(|dek| dek.key() == fill.key && dek.version() == fill.version);
-    same.map_or_else(|| ledger.versions().dek(fill.key, fill.version), Arc::clone)
+fn failures() -> moka::sync::CacheBuilder<Fingerprint, (Fault, Moment), Failures> {
+    moka::sync::Cache::builder().max_capacity(FAILURES_MAX)
 }
 
 fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
@@ -443,7 +502,7 @@ mod tests {
     fn what_moka_lets_go_is_found_no_more_and_counts_no_more() {
         let (cache, ledger) = kept();
         let fingerprints: Vec<_> = (0..1000).map(|blob| keep(&cache, &ledger, blob)).collect();
-        cache.sweep();
+        cache.sweep(ledger.ask().sent);
         assert_eq!(cache.len(), CAPACITY);
         let found = fingerprints.iter().filter(|fingerprint| cache.index.get(fingerprint).is_some()).count();
         assert_eq!(found as u64, CAPACITY);
@@ -456,7 +515,7 @@ mod tests {
         let first = keep(&cache, &ledger, 1);
         let before = cache.index.get(&first).unwrap();
         keep(&cache, &ledger, 1);
-        cache.sweep();
+        cache.sweep(ledger.ask().sent);
         let after = cache.index.get(&first).unwrap();
         assert!(!Arc::ptr_eq(&before, &after));
         assert_eq!(cache.len(), 1);
@@ -472,11 +531,11 @@ mod tests {
             cache.index.get(hot).unwrap().dek().asked(now + Duration::from_secs(1));
         }
         cache.divide(&share(&["a", "b", "c", "d"]), now);
-        cache.sweep();
+        cache.sweep(now);
         assert_eq!(cache.len(), CAPACITY / 2);
         assert!(all[60..].iter().all(|hot| cache.index.get(hot).is_some()));
         cache.divide(&share(&["b"]), now);
-        cache.sweep();
+        cache.sweep(now);
         assert_eq!((cache.len(), ledger.report(now)[0].entries), (0, 0));
         // What a flight brings for one who has left is not kept.
         keep(&cache, &ledger, 1);

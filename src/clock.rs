@@ -8,18 +8,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-/// A point on the boot clock: it counts while the machine is suspended and no one can set it.
+/// A point on the boot clock: it counts while the machine is suspended and no one can set it. In nanoseconds, which are
+/// enough for 584 years; what would be later is then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(Duration);
+pub struct Moment(u64);
 
 impl Moment {
     /// The machine's boot.
-    pub const BOOT: Self = Self(Duration::ZERO);
+    pub const BOOT: Self = Self(0);
 
     /// Time since `earlier`; zero where `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -27,7 +28,7 @@ impl Add<Duration> for Moment {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span))
+        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -50,7 +51,7 @@ impl Clock for System {
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-        Moment(Duration::new(seconds, nanos))
+        Moment::BOOT + Duration::new(seconds, nanos)
     }
 
     fn wall(&self) -> Timestamp {
@@ -98,7 +99,7 @@ impl Manual {
     /// Starts an hour after boot, at `wall`.
     #[must_use]
     pub const fn at(wall: Timestamp) -> Self {
-        Self(Mutex::new((Moment(Duration::from_secs(3600)), wall)))
+        Self(Mutex::new((Moment(3_600_000_000_000), wall)))
     }
 
     /// Moves both clocks forward.

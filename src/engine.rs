@@ -211,7 +211,7 @@ impl Engine {
         self.check_drift(now);
         if let Some(entry) = self.parts.cache.find(permit, fingerprint, now) {
             let release = self.parts.policy.release(permit, entry.key())?;
-            entry.dek().asked(now);
+            self.parts.cache.asked(&entry, now);
             match entry.open(&release, now) {
                 Ok(held) => return held.hand_out(&release, Outcome::Hit).map(Some),
                 // A trial is not spent on what is answered from memory anyway.
@@ -268,16 +268,16 @@ impl Engine {
         match landed {
             Landed::Kept(entry) => {
                 let release = self.parts.policy.release(permit, entry.key())?;
-                entry.dek().asked(now);
+                self.parts.cache.asked(entry, now);
                 let held = entry.open(&release, now).map_err(|closed| match closed {
                     Closed::Refused(fault) => fault,
                     Closed::Ask => Fault::kms(Kind::Lapsed),
                 })?;
                 held.hand_out(&release, Outcome::Hit)
             }
-            Landed::Fresh { filled: Filled { scope, epoch, dek }, held } => {
+            Landed::Fresh { filled: filled @ Filled { scope, epoch, .. }, held } => {
                 let release = self.parts.policy.release(permit, scope.key())?;
-                dek.asked(now);
+                self.parts.cache.asked_fresh(filled, now);
                 if !scope.serves(*epoch, now) {
                     return Err(closed(scope, now));
                 }

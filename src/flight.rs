@@ -5,17 +5,18 @@ use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use crate::sync::{Mutex, PoisonError, TaskTracker};
 
 /// The flights under way, by what they ask.
 ///
 /// A flight runs in a task of its own, so that whoever leaves strands nobody; it ends by its own deadline. Each waiter
-/// bounds its own waiting. Nothing is remembered once a flight has landed.
+/// bounds its own waiting, and all are woken in the order in which they came to wait. Nothing is remembered once a flight
+/// has landed.
 #[derive(Debug)]
 pub struct Flights<K, V> {
-    shards: [Mutex<HashMap<K, watch::Receiver<Option<V>>>>; SHARDS],
+    shards: [Mutex<HashMap<K, broadcast::Receiver<V>>>; SHARDS],
     hasher: RandomState,
     tasks: TaskTracker,
 }
@@ -53,8 +54,7 @@ where
         F: Future<Output = V> + Send + 'static,
     {
         let (role, mut landing) = self.board(key, launch);
-        let landed = landing.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
-        (role, landed.ok_or(Crashed))
+        (role, landing.recv().await.map_err(|_| Crashed))
     }
 
     /// How many flights are under way.
@@ -69,29 +69,32 @@ where
         self.len() == 0
     }
 
-    fn board<F>(self: &Arc<Self>, key: &K, launch: impl FnOnce() -> F) -> (Role, watch::Receiver<Option<V>>)
+    fn board<F>(self: &Arc<Self>, key: &K, launch: impl FnOnce() -> F) -> (Role, broadcast::Receiver<V>)
     where
         F: Future<Output = V> + Send + 'static,
     {
         let mut shard = self.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
         let slot = match shard.entry(key.clone()) {
-            Entry::Occupied(flight) => return (Role::Follower, flight.get().clone()),
+            // Before the landing, which is after the flight has left the board.
+            Entry::Occupied(flight) => return (Role::Follower, flight.get().resubscribe()),
             Entry::Vacant(slot) => slot,
         };
-        let (lander, landing) = watch::channel(None);
-        slot.insert(landing.clone());
+        // Of the channels that tell many, the one that wakes them in order: tokio's `watch` draws lots.
+        let (lander, landing) = broadcast::channel(1);
+        slot.insert(landing.resubscribe());
         let berth = Berth { flights: Arc::clone(self), key: key.clone() };
         let flight = launch();
         self.tasks.spawn(async move {
             let answer = flight.await;
             // Off the board first: whoever comes after the landing asks anew.
             drop(berth);
-            lander.send_replace(Some(answer));
+            // An error where nobody waits any more.
+            let _ = lander.send(answer);
         });
         (Role::Leader, landing)
     }
 
-    fn shard(&self, key: &K) -> &Mutex<HashMap<K, watch::Receiver<Option<V>>>> {
+    fn shard(&self, key: &K) -> &Mutex<HashMap<K, broadcast::Receiver<V>>> {
         let hash = self.hasher.hash_one(key);
         &self.shards[usize::try_from(hash % SHARDS as u64).expect("less than SHARDS")]
     }

@@ -24,7 +24,7 @@ mod versions;
 
 use name::{ContextScope, ScopeName};
 pub use report::{Report, word};
-pub use scope::{Kept, Mark, Probe, Scope, Watching};
+pub use scope::{Kept, Mark, Probe, Scope, Scoped, Watching};
 pub use versions::{Dek, KeyTally, Tally, Verdict, Versions};
 
 /// In order, so that what is due at one instant is asked in an order that can be repeated.

@@ -2,7 +2,7 @@
 //! one; a [`Held`] answer gives up its plaintext only to a permit that covers the key which the answer names, and only
 //! once the audit log has the record of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -53,7 +53,8 @@ pub struct Grant {
 /// The grants in force. Replaced whole; every request and every release asks it anew.
 #[derive(Debug)]
 pub struct Policy {
-    grants: ArcSwap<HashMap<CallerName, Grant>>,
+    /// Callers are few: to compare names takes less than to hash one.
+    grants: ArcSwap<BTreeMap<CallerName, Grant>>,
     audit: Arc<Audit>,
 }
 
@@ -67,12 +68,12 @@ impl Policy {
     /// A policy of `grants`, whose decisions `audit` records.
     #[must_use]
     pub fn audited(grants: HashMap<CallerName, Grant>, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self { grants: ArcSwap::from_pointee(grants), audit })
+        Arc::new(Self { grants: ArcSwap::from_pointee(grants.into_iter().collect()), audit })
     }
 
     /// Puts other grants in force, for requests under way as well.
     pub fn replace(&self, grants: HashMap<CallerName, Grant>) {
-        self.grants.store(Arc::new(grants));
+        self.grants.store(Arc::new(grants.into_iter().collect()));
     }
 
     /// Decides whether `caller` may make `call`.

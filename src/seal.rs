@@ -48,22 +48,21 @@ impl EpochKey {
         if nonce >= SEALS_MAX {
             return None;
         }
-        let mut bytes = Vec::with_capacity(plaintext.len() + TAG_BYTES);
-        bytes.extend_from_slice(plaintext);
-        let nonce_bytes = spread(nonce);
-        let tag =
-            without_trace(|| self.cipher.encrypt_inout_detached(&nonce_bytes, aad, bytes.as_mut_slice().into()).ok())?;
-        bytes.extend_from_slice(&tag);
-        Some(Sealed { nonce, bytes: bytes.into_boxed_slice() })
+        // Copied where it is then enciphered, so that no copy stays behind.
+        let mut sealed = Sealed::empty(u32::try_from(nonce).ok()?, plaintext.len() + TAG_BYTES);
+        sealed.bytes_mut()[..plaintext.len()].copy_from_slice(plaintext);
+        let (bytes, tag) = sealed.bytes_mut().split_last_chunk_mut::<TAG_BYTES>()?;
+        *tag = without_trace(|| self.cipher.encrypt_inout_detached(&spread(nonce), aad, bytes.into()).ok())?.into();
+        Some(sealed)
     }
 
     /// The plaintext, if `sealed` was sealed by this key with this `aad` and nobody changed a bit of it since.
     #[must_use]
     pub fn open(&self, aad: &[u8], sealed: &Sealed) -> Option<Secret> {
-        let (ciphertext, tag) = sealed.bytes.split_last_chunk::<TAG_BYTES>()?;
+        let (ciphertext, tag) = sealed.bytes().split_last_chunk::<TAG_BYTES>()?;
         let mut buffer = ciphertext.to_vec();
         // Nothing is decrypted unless the tag is right: what is dropped on failure is still ciphertext.
-        let (nonce, tag) = (spread(sealed.nonce), Tag::from(*tag));
+        let (nonce, tag) = (spread(sealed.nonce()), Tag::from(*tag));
         let decrypted =
             without_trace(|| self.cipher.decrypt_inout_detached(&nonce, aad, buffer.as_mut_slice().into(), &tag));
         let secret = Secret::new(buffer);
@@ -79,22 +78,60 @@ impl fmt::Debug for EpochKey {
 
 /// Ciphertext and tag under an [`EpochKey`]. Worth nothing without it: needs no wiping, may be swapped or dumped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sealed {
-    nonce: u64,
-    bytes: Box<[u8]>,
+pub struct Sealed(Body);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Body {
+    /// In place, so that a hit finds it where it found the entry: a DEK of 32 bytes, as nearly all are, or a shorter one.
+    Short {
+        length: u8,
+        nonce: u32,
+        bytes: [u8; SHORT_BYTES],
+    },
+    Long {
+        nonce: u32,
+        bytes: Box<[u8]>,
+    },
 }
 
 impl Sealed {
-    /// Bytes on the heap: the plaintext's length and 16.
+    fn empty(nonce: u32, length: usize) -> Self {
+        Self(match u8::try_from(length) {
+            Ok(short) if length <= SHORT_BYTES => Body::Short { length: short, nonce, bytes: [0; SHORT_BYTES] },
+            _ => Body::Long { nonce, bytes: vec![0; length].into() },
+        })
+    }
+
+    /// The plaintext's length and 16.
     #[must_use]
-    pub const fn size(&self) -> usize {
-        self.bytes.len()
+    pub fn size(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn nonce(&self) -> u64 {
+        match self.0 {
+            Body::Short { nonce, .. } | Body::Long { nonce, .. } => nonce.into(),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Body::Short { length, bytes, .. } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Body::Long { bytes, .. } => bytes,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Body::Short { length, bytes, .. } => bytes.get_mut(..usize::from(*length)).unwrap_or_default(),
+            Body::Long { bytes, .. } => bytes,
+        }
     }
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed({} bytes)", self.bytes.len())
+        write!(f, "Sealed({} bytes)", self.size())
     }
 }
 
@@ -139,6 +176,7 @@ fn spread(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
+const SHORT_BYTES: usize = 32 + TAG_BYTES;
 /// Seals per key.
 const SEALS_MAX: u64 = 1 << 32;
 
@@ -168,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_shorter_than_a_tag_does_not_open() {
-        let sealed = Sealed { nonce: 0, bytes: Box::from([0; TAG_BYTES - 1]) };
+        let sealed = Sealed(Body::Long { nonce: 0, bytes: Box::from([0; TAG_BYTES - 1]) });
         assert_eq!(key().open(b"", &sealed), None);
     }
 
@@ -176,7 +214,9 @@ mod tests {
     fn another_nonce_does_not_open() {
         let key = key();
         let mut sealed = key.seal(b"", b"a data key").unwrap();
-        sealed.nonce += 1;
+        match &mut sealed.0 {
+            Body::Short { nonce, .. } | Body::Long { nonce, .. } => *nonce += 1,
+        }
         assert_eq!(key.open(b"", &sealed), None);
     }
 
@@ -186,7 +226,7 @@ mod tests {
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 let key = Arc::clone(&key);
-                thread::spawn(move || (0..500).map(|_| key.seal(b"", b"").unwrap().nonce).collect::<Vec<_>>())
+                thread::spawn(move || (0..500).map(|_| key.seal(b"", b"").unwrap().nonce()).collect::<Vec<_>>())
             })
             .collect();
         let nonces: HashSet<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
@@ -196,7 +236,7 @@ mod tests {
     #[test]
     fn equal_plaintexts_do_not_look_equal() {
         let key = key();
-        assert_ne!(key.seal(b"", b"a data key").unwrap().bytes, key.seal(b"", b"a data key").unwrap().bytes);
+        assert_ne!(key.seal(b"", b"a data key").unwrap().bytes(), key.seal(b"", b"a data key").unwrap().bytes());
     }
 
     #[test]
@@ -214,7 +254,7 @@ mod tests {
         let one = AtRest::new(&Secret::copied(b"hunter2")).unwrap();
         let other = AtRest::new(&Secret::copied(b"hunter2")).unwrap();
         assert_eq!((one.open(), other.open()), (Secret::copied(b"hunter2"), Secret::copied(b"hunter2")));
-        assert_ne!(one.0.bytes, other.0.bytes);
+        assert_ne!(one.0.bytes(), other.0.bytes());
         assert_eq!(format!("{one:?}"), "AtRest(7 bytes)");
     }
 
@@ -236,8 +276,8 @@ mod tests {
             let mut sealed = key.seal(&aad, &plaintext).unwrap();
             prop_assert_eq!(sealed.size(), plaintext.len() + TAG_BYTES);
             prop_assert_eq!(key.open(&aad, &sealed), Some(Secret::copied(&plaintext)));
-            let bit = bit.index(sealed.bytes.len() * 8);
-            sealed.bytes[bit / 8] ^= 1 << (bit % 8);
+            let bit = bit.index(sealed.size() * 8);
+            sealed.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(key.open(&aad, &sealed), None);
         }
     }

@@ -1,12 +1,17 @@
 //! What speaks to callers: one face for each dialect, and what they share.
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, VIA};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
+use tokio::time::timeout;
 
 use crate::auth::CallerName;
 use crate::claim::Peer;
@@ -136,15 +141,21 @@ fn describe(
 /// # Errors
 /// [`Kind::TooLarge`] at once where the declared length is over the limit, [`Kind::Malformed`] where the body breaks
 /// off or dawdles. The connection is of no more use then.
-pub async fn body<B: Body<Data = Bytes>>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, Fault>
+pub async fn body<B: Body<Data = Bytes> + Unpin>(request: &mut Request<B>, limit: usize) -> Result<Bytes, Fault>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > u64::try_from(limit).unwrap_or(u64::MAX)) {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > u64::try_from(limit).unwrap_or(u64::MAX)) {
         return Err(Fault::caller(Kind::TooLarge));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+    let mut collecting = Limited::new(request.body_mut(), limit).collect();
+    // It nearly always came with its head: nothing is set up to wait for one that is there.
+    let collected = match poll_fn(|cx| Poll::Ready(Pin::new(&mut collecting).poll(cx))).await {
+        Poll::Ready(collected) => Ok(collected),
+        Poll::Pending => Box::pin(timeout(BODY_TIMEOUT, collecting)).await,
+    };
+    match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::caller(Kind::TooLarge)),
         Ok(Err(_)) => Err(Fault::caller(Kind::Malformed("its body broke off"))),

@@ -151,7 +151,7 @@ impl WarmUp {
     /// Asks no more for what `target` means. To be called before that is purged: what is being asked for then is from before
     /// the purge, and not asked for again.
     pub fn forget(&self, target: &Target) {
-        let kept = |member: &Member| !target.covers(&member.share, &member.key, &member.call.ciphertext);
+        let kept = |member: &Member| !target.covers(&member.share, &member.key, member.call.ciphertext.bytes());
         let mut state = self.state();
         state.waiting.retain(kept);
         state.asking.retain(kept);
@@ -313,7 +313,7 @@ impl Keeper {
             upstream: entry.scope().upstream().to_owned(),
             share: entry.share().clone(),
             key: entry.key().clone(),
-            call: entry.call().clone(),
+            call: entry.call(),
         };
         let cached = self.cache.hottest().into_iter().map(member);
         let members: Vec<_> = cached.chain(left).collect();

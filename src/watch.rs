@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::cache::Cache;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::metrics;
@@ -123,12 +123,12 @@ fn note(upstream: &str, key: &str, outcome: Result<(), Fault>) {
 }
 
 /// Drops what has expired from `cache`, once a second, until `stop`.
-pub async fn sweep(cache: Arc<Cache>, stop: CancellationToken) {
+pub async fn sweep(cache: Arc<Cache>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let entries = ::metrics::gauge!(metrics::ENTRIES);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        cache.sweep();
+        cache.sweep(clock.now());
         // Exact up to 2^53 entries.
         #[allow(clippy::cast_precision_loss)]
         entries.set(cache.len() as f64);

@@ -363,7 +363,12 @@ async fn forty_kibibytes_of_head_pass_and_a_hundred_do_not() {
     let head = format!("GET /?{} HTTP/1.1\r\nhost: kms\r\n\r\n", "q".repeat(100 << 10));
     // It may be closed before all of it is sent.
     let _ = stream.write_all(head.as_bytes()).await;
-    assert_eq!(answer(&mut stream).await.0, "HTTP/1.1 431 Request Header Fields Too Large");
+    // By which of its two limits depends on how much came in at once.
+    let refused = answer(&mut stream).await.0;
+    assert!(
+        ["HTTP/1.1 414 URI Too Long", "HTTP/1.1 431 Request Header Fields Too Large"].contains(&&*refused),
+        "{refused}"
+    );
     running.assert_serves().await;
 }
 

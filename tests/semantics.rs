@@ -277,7 +277,7 @@ async fn promise_04_a_refusal_between_landing_and_waking_reaches_the_waiter() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
-    world.cache.sweep();
+    world.cache.sweep(world.clock.now());
     assert_eq!(world.cache.len(), 1, "the flight has landed");
     world.engine.ledger().refuse(&KeyId::new(KEY), &Fault::kms(Kind::KeyDisabled));
     assert_eq!(waiter.await, Err(Kind::KeyDisabled));

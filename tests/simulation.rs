@@ -22,12 +22,14 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use kmsproxy::chance;
+use kmsproxy::upstream::local::Digest;
 use oracle::history::{Decision, History, OK};
 use oracle::{Tally, check};
 use plan::{Dice, Plan};
@@ -54,8 +56,7 @@ fn run(seed: u64) -> Run {
         sim.host(name, move || host.live(Arc::clone(&world)));
     }
     sim.client("load", load::run(Arc::clone(&world), seed));
-    // Never less than a tick, for within one hosts take turns. And the same for every message: in which order tokio wakes
-    // those who wait for one flight is chance, and must not decide who draws which latency.
+    // Never less than a tick, for within one hosts take turns; and the same for every message.
     for (one, other) in plan::LINKS {
         sim.set_link_latency(one, other, TICK + Duration::from_millis(dice.roll(50)));
     }
@@ -126,12 +127,10 @@ fn unrecovered(run: &Run) -> Option<String> {
 
 #[test]
 fn no_promise_is_broken_whatever_befalls_for_so_many_seeds() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let asked = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = asked("KMSPROXY_SEED") {
         eprintln!("what befalls seed {seed}, in seconds:\n{}", Plan::draw(&mut Dice::new(seed)));
         let tally = judged(seed).unwrap_or_else(|failure| panic!("{failure}"));
-        eprintln!("{tally:?}");
+        eprintln!("{tally:?}, by the way {}", digest(&trace::of(&run(seed).history)));
         return;
     }
     let (count, next) = (asked("KMSPROXY_SEEDS").unwrap_or(SEEDS), AtomicU64::new(0));
@@ -166,28 +165,43 @@ fn add(sum: &mut Tally, tally: Tally) {
 }
 
 #[test]
-fn a_seed_replays_to_the_same_history() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+fn a_seed_replays_to_the_same_history_in_this_process_and_in_another() {
+    let repeats = asked("KMSPROXY_REPEATS").unwrap_or(2);
     for seed in 0..8 {
-        let mut traces = vec![trace::of(&run(seed).history)];
-        let repeated = (1..RUNS_MAX).any(|_| {
+        let first = trace::of(&run(seed).history);
+        for repeat in 1..repeats {
             let trace = trace::of(&run(seed).history);
-            let known = traces.contains(&trace);
-            traces.push(trace);
-            known
-        });
-        let differs = traces[0].iter().zip(&traces[1]).find(|(one, other)| one != other);
-        assert!(repeated, "seed {seed} takes another way each time, such as {differs:?}");
+            let differs = first.iter().zip(&trace).find(|(one, other)| one != other);
+            assert!(first == trace, "seed {seed} takes another way in repeat {repeat}: {differs:?}");
+        }
+        if seed < 2 {
+            let shown = elsewhere(seed);
+            let expected = digest(&first);
+            assert!(
+                shown.contains(&expected),
+                "seed {seed} takes another way than {expected} in another process: {shown}"
+            );
+        }
     }
 }
 
-/// Of a seed, until two have taken the same way. Two things are drawn by no seed of ours: in which order tokio wakes those who
-/// wait for one flight, and what moka does by the machine's own clock. Chance within the daemon would make every run another.
-const RUNS_MAX: usize = 4;
+/// What is shown of `seed` in a process of its own.
+fn elsewhere(seed: u64) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let command = command.args(["no_promise", "--nocapture"]).env("KMSPROXY_SEED", seed.to_string());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
 
-/// One of the tests at a time. What moka lets go of goes by the machine's own clock, which no simulation moves: a run that
-/// takes seconds of it may lose an entry that a faster one keeps, and then the two are not alike.
-static ALONE: Mutex<()> = Mutex::new(());
+fn digest(trace: &[String]) -> String {
+    Digest::of(trace.join("\n").as_bytes()).to_string()
+}
+
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
 /// About a minute on two cores that do nothing else.
 const SEEDS: u64 = 300;
 const FAILURES_MAX: usize = 3;

@@ -1,5 +1,7 @@
 //! What is counted: hits, as far as they go without a socket, and their parts.
 
+use std::sync::Arc;
+
 use http_body_util::BodyExt as _;
 use kmsproxy::claim::{Claim, Peer};
 use kmsproxy::clock::Clock as _;
@@ -46,7 +48,7 @@ fn chosen(times: usize) -> impl Iterator<Item = usize> {
 }
 
 fn aliyun(world: &World) {
-    let peer = peer("ack");
+    let peer = Arc::new(peer("ack"));
     let expected = answer::encode(&of_kms());
     let mut nonces = 0..;
     for (form, times) in [(Form::V1, UNCOUNTED), (Form::V3, UNCOUNTED), (Form::Unsigned, UNCOUNTED)]
@@ -56,7 +58,7 @@ fn aliyun(world: &World) {
         for number in chosen(times) {
             let parts = Parts::new(form, number, nonces.next().unwrap());
             let request = parts.request();
-            let answering = || ready(world.aliyun.serve(request, &peer));
+            let answering = || ready(Arc::clone(&world.aliyun).serve(request, Arc::clone(&peer)));
             let response = match form {
                 _ if times == UNCOUNTED => answering(),
                 Form::V1 => counted::hit_aliyun_v1(answering),

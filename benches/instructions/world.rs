@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) cache: Arc<Cache>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) door: Arc<Door>,
-    pub(crate) aliyun: aliyun::Face<Arc<Engine>>,
+    pub(crate) aliyun: Arc<aliyun::Face<Arc<Engine>>>,
     pub(crate) kubernetes: kubernetes::Face<Following>,
 }
 
@@ -53,12 +53,12 @@ impl World {
         for number in 0..KUBERNETES_DEKS {
             ready(engine.warm(&share(), decrypt(number, Some(KeyName::new(KEY))), || true)).unwrap();
         }
-        cache.sweep();
+        cache.sweep(clock.now());
         assert_eq!(cache.len() as usize, DEKS + KUBERNETES_DEKS);
         let door = Arc::new(door());
         let following = engine.follow(&KeyName::new(KEY));
         let time = || Arc::<Manual>::clone(&clock);
-        let aliyun = aliyun::Face::new(Arc::new(engine), Arc::clone(&door), time(), Hosts::new(&[]), LIMITS);
+        let aliyun = Arc::new(aliyun::Face::new(Arc::new(engine), Arc::clone(&door), time(), Hosts::new(&[]), LIMITS));
         let kubernetes = kubernetes::Face::new(following, provider(), Arc::clone(&door), time(), LIMITS);
         Self { clock, cache, policy, door, aliyun, kubernetes }
     }

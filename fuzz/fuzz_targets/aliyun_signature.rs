@@ -1,5 +1,6 @@
 //! Signatures V1 and V3: what a naive signer signs is verified however it is spelled, ordered and split between query
-//! and form; and once a name, a value, the method or the secret is another, it is not.
+//! and form; and once a name, a value, the method, a header, the body or the secret is another, it is not. An input says
+//! which of them: a lie for each execution, since each costs as much as the truth.
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -23,10 +24,10 @@ fuzz_target!(|input: &[u8]| {
             pairs.push((name.to_owned(), value.to_owned()));
         }
     }
-    if mode & 1 == 0 { v1(pairs, secret, &mut choices) } else { v3(pairs, secret, &mut choices) }
+    if mode & 1 == 0 { v1(pairs, secret, mode >> 1, &mut choices) } else { v3(pairs, secret, mode >> 1, &mut choices) }
 });
 
-fn v1(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
+fn v1(mut pairs: Pairs, secret: &str, lie: u8, choices: &mut Choices<'_>) {
     let common = [
         ("AccessKeyId", "LTAI"),
         ("SignatureMethod", "HMAC-SHA1"),
@@ -52,14 +53,20 @@ fn v1(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
     assert!(sound, "{text}");
     let confidential = pairs.iter().any(|(name, _)| CONFIDENTIAL.contains(&&**name));
     assert_eq!(shown, (!confidential).then_some(text));
-    let other = if method == Method::GET { Method::POST } else { Method::GET };
-    assert!(!checked(&other, &pairs, &key, choices).0, "the method is signed");
-    assert!(!checked(&method, &pairs, &Secret::copied(format!("{secret}x").as_bytes()), choices).0);
-    altered(&mut pairs, choices);
-    assert!(!checked(&method, &pairs, &key, choices).0, "altered: {pairs:?}");
+    match lie % 3 {
+        0 => {
+            altered(&mut pairs, choices);
+            assert!(!checked(&method, &pairs, &key, choices).0, "altered: {pairs:?}");
+        }
+        1 => {
+            let other = if method == Method::GET { Method::POST } else { Method::GET };
+            assert!(!checked(&other, &pairs, &key, choices).0, "the method is signed");
+        }
+        _ => assert!(!checked(&method, &pairs, &another(secret), choices).0, "another secret"),
+    }
 }
 
-fn v3(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
+fn v3(mut pairs: Pairs, secret: &str, lie: u8, choices: &mut Choices<'_>) {
     let (query, _) = spelled(&pairs, false, choices);
     let body = pairs.first().map_or("", |(_, value)| value).replace(['%', '+', '&', '='], "_");
     // The body is a parameter's name as well: it must not occur twice, nor make this a claim of V1 too.
@@ -98,15 +105,28 @@ fn v3(mut pairs: Pairs, secret: &str, choices: &mut Choices<'_>) {
     with.insert("authorization", HeaderValue::from_str(&line).expect("it is printable"));
     let key = Secret::copied(secret.as_bytes());
     assert!(verified(&Method::POST, &query, &with, &body, &key).0, "{}", canonical(&pairs));
-    assert!(!verified(&Method::POST, &query, &with, &body, &Secret::copied(format!("{secret}x").as_bytes())).0);
-    let name = &names[choices.one_of(names.len())];
-    let mut other = with.clone();
-    other.insert(HeaderName::from_bytes(name.as_bytes()).expect("it is one"), HeaderValue::from_static("other"));
-    assert!(other == with || !verified(&Method::POST, &query, &other, &body, &key).0, "{name} is signed");
-    assert!(!verified(&Method::POST, &query, &with, &[&body[..], b"x=1"].concat(), &key).0, "the body is signed");
-    altered(&mut pairs, choices);
-    let (query, _) = spelled(&pairs, false, choices);
-    assert!(!verified(&Method::POST, &query, &with, &body, &key).0, "altered: {pairs:?}");
+    match lie % 4 {
+        0 => {
+            altered(&mut pairs, choices);
+            let (query, _) = spelled(&pairs, false, choices);
+            assert!(!verified(&Method::POST, &query, &with, &body, &key).0, "altered: {pairs:?}");
+        }
+        1 => {
+            let name = &names[choices.one_of(names.len())];
+            let (mut other, known) = (with.clone(), HeaderName::from_bytes(name.as_bytes()).expect("it is one"));
+            other.insert(known, HeaderValue::from_static("other"));
+            assert!(other == with || !verified(&Method::POST, &query, &other, &body, &key).0, "{name} is signed");
+        }
+        2 => {
+            let longer = [&body[..], b"x=1"].concat();
+            assert!(!verified(&Method::POST, &query, &with, &longer, &key).0, "the body is signed");
+        }
+        _ => assert!(!verified(&Method::POST, &query, &with, &body, &another(secret)).0, "another secret"),
+    }
+}
+
+fn another(secret: &str) -> Secret {
+    Secret::copied(format!("{secret}x").as_bytes())
 }
 
 fn verified(method: &Method, query: &str, headers: &HeaderMap, body: &[u8], secret: &Secret) -> (bool, Option<String>) {

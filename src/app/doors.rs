@@ -56,10 +56,7 @@ pub(super) fn open(name: String, listener: Listener, face: Face, stop: Cancellat
 
 async fn serve_aliyun(listener: Listener, face: aliyun::Face<Answering>, stop: CancellationToken) -> io::Result<()> {
     let face = Arc::new(face);
-    let service = move |peer: Arc<Peer>, request| {
-        let face = Arc::clone(&face);
-        async move { face.serve(request, &peer).await }
-    };
+    let service = move |peer: Arc<Peer>, request| Arc::clone(&face).serve(request, peer);
     listener.run(service, stop).await
 }
 

@@ -34,7 +34,7 @@ pub(super) fn prime(standing: &Standing) {
 
 /// Begins with what is done for all upstreams together, and with the working set, which is that of the start.
 pub(super) fn begin_all(estate: &Estate, working_set: Option<&Arc<Keeper>>) {
-    tokio::spawn(watch::sweep(Arc::clone(&estate.cache), estate.stop.clone()));
+    tokio::spawn(watch::sweep(Arc::clone(&estate.cache), Arc::clone(&estate.clock), estate.stop.clone()));
     let Some(keeper) = working_set else { return };
     for warm_up in keeper.warm_ups() {
         if let Some(standing) = estate.upstreams.get(warm_up.upstream()) {

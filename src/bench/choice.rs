@@ -188,6 +188,7 @@ impl Choice {
             room: side.deks.map_or_else(|| scenario.room(), |deks| deks as usize),
             connections: scenario.connections(),
             audit: self.audit,
+            working_set: scenario.restarts(),
             settings: scenario.settings().into_iter().chain(self.settings.iter().cloned()).collect(),
             timeout: DAEMON_TIMEOUT,
         })

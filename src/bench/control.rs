@@ -6,10 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::admin::Status;
+use crate::clock::Moment;
 
 /// The control socket of an embedded KMS.
 #[derive(Clone, Debug)]
@@ -20,6 +22,15 @@ impl Control {
     pub(super) fn calls(&self) -> Option<u64> {
         let calls: Value = ask(&self.0, "GET", "/calls", "").ok()?;
         calls["remote_calls"].as_u64()
+    }
+
+    /// The most calls that the KMS decided within one second after `from`, however seconds are cut; of the last 100,000, which
+    /// is what it remembers.
+    pub(super) fn busiest_second(&self, from: Moment) -> Option<usize> {
+        let decided: Decided = ask(&self.0, "GET", "/decisions", "").ok()?;
+        let from = from.since(Moment::BOOT).as_nanos();
+        let later = decided.decisions.iter().map(|decision| decision.at_ns).filter(|&at| u128::from(at) >= from);
+        Some(busiest(later.collect()))
     }
 
     /// Changes how the KMS behaves, as a whole.
@@ -44,6 +55,31 @@ impl Control {
         let verb = if enabled { "enable" } else { "disable" };
         ask::<Value>(&self.0, "POST", &format!("/keys/{key}/{verb}"), "").map(drop)
     }
+}
+
+/// What a KMS remembers of its decisions.
+#[derive(Deserialize)]
+struct Decided {
+    decisions: Vec<Decision>,
+}
+
+/// When one was made, on the boot clock.
+#[derive(Deserialize)]
+struct Decision {
+    at_ns: u64,
+}
+
+/// How many of `instants`, in nanoseconds, lie within a second at most.
+fn busiest(mut instants: Vec<u64>) -> usize {
+    instants.sort_unstable();
+    let (mut first, mut most) = (0, 0);
+    for (last, at) in instants.iter().enumerate() {
+        while at - instants[first] >= 1_000_000_000 {
+            first += 1;
+        }
+        most = most.max(last + 1 - first);
+    }
+    most
 }
 
 /// How an embedded KMS behaves.
@@ -104,4 +140,18 @@ fn exchange(stream: &mut (impl Read + Write), method: &str, path: &str, body: &s
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
-const ANSWER_MAX: u64 = 16 * 1024 * 1024;
+/// A hundred thousand decisions of 400 bytes, and some.
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_second_is_found_however_seconds_are_cut() {
+        let millis = |all: &[u64]| busiest(all.iter().map(|at| at * 1_000_000).collect());
+        assert_eq!(millis(&[]), 0);
+        assert_eq!(millis(&[0, 1000, 2000]), 1, "a second's end is not in it");
+        assert_eq!(millis(&[1500, 900, 0, 1100, 1899]), 4);
+    }
+}

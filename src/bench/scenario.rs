@@ -38,6 +38,12 @@ pub(super) trait Scenario {
         Vec::new()
     }
 
+    /// Whether the daemon, where it is ours, keeps a working set. It is written as often as it changes, which while a million
+    /// DEKs are read is all the time.
+    fn restarts(&self) -> bool {
+        false
+    }
+
     /// What stays from round to round.
     ///
     /// # Errors

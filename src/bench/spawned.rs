@@ -42,6 +42,8 @@ pub(super) struct Wish {
     pub(super) room: usize,
     pub(super) connections: usize,
     pub(super) audit: bool,
+    /// Whether the daemon is told to keep a working set.
+    pub(super) working_set: bool,
     pub(super) settings: Vec<String>,
     /// For how long the daemon works at one request.
     pub(super) timeout: Duration,
@@ -91,15 +93,18 @@ impl Spawned {
 
     /// Where to ask: the daemon, or the emulator where it is alone.
     pub(super) fn address(&self) -> Result<String, String> {
-        let Some(daemon) = &self.daemon else {
-            return Ok(format!("https://{}", self.emulator.told("address")?));
-        };
+        let Some(daemon) = &self.daemon else { return self.kms_address() };
         let address = daemon.ready["listeners"]["bench"].as_str().ok_or("the daemon tells no listener")?;
         Ok(match self.wish.over {
             Over::Unix => address.to_owned(),
             Over::Tls => format!("https://{address}"),
             Over::Tcp => format!("http://{address}"),
         })
+    }
+
+    /// The emulator's own.
+    pub(super) fn kms_address(&self) -> Result<String, String> {
+        Ok(format!("https://{}", self.emulator.told("address")?))
     }
 
     pub(super) fn ca(&self) -> Result<PathBuf, String> {
@@ -157,6 +162,11 @@ impl Spawned {
         } else {
             String::new()
         };
+        let working_set = if self.wish.working_set {
+            format!("[working_set]\nfile = \"{dir}/working-set\"\nsave = \"{}ms\"\n", SAVE.as_millis())
+        } else {
+            String::new()
+        };
         let config = format!(
             r#"[upstream.kms]
 kind = "aliyun"
@@ -174,17 +184,13 @@ address = "127.0.0.1:0"
 [admin]
 address = "unix:{dir}/admin.sock"
 
-[working_set]
-file = "{dir}/working-set"
-save = "{save}ms"
-
+{working_set}
 {audit}"#,
             address = told("address")?,
             ca = told("ca_file")?,
             id = told("access_key_id")?,
             secret = told("secret_file")?,
             listener = self.listener(dir)?,
-            save = SAVE.as_millis(),
             capacity = (self.wish.room + self.wish.room / 2).max(CAPACITY_MIN),
         );
         private(&self.dir.path().join("kmsproxy.toml"), config.as_bytes())

@@ -107,9 +107,12 @@ impl<'a> Stage<'a> {
             return Ok(self.echoes(count));
         }
         self.calm()?;
+        let target = &self.target;
+        let itself = target.wraps.as_ref().map(|(endpoint, terms)| (endpoint, terms));
+        let (endpoint, terms) = itself.unwrap_or((&target.endpoint, &target.terms));
         let preparation = Preparation {
-            terms: &self.target.terms,
-            endpoint: &self.target.endpoint,
+            terms,
+            endpoint,
             run: self.run,
             first: self.made,
             count,

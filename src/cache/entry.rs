@@ -1,40 +1,41 @@
 //! One sealed DEK.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use moka::Expiry;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Fingerprint;
+use super::lot::Lot;
 use super::phase::Phase;
+use super::source::Source;
 use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::Fault;
-use crate::kms::{Decrypt, Decrypted, KeyId, KeyVersion, RequestId};
+use crate::kms::{Ciphertext, Decrypt, Decrypted, Extra, KeyId, KeyVersion};
 use crate::lease::{Asked, Epoch, Standing};
 use crate::ledger::{Dek, Mark, Scope};
 use crate::policy::{Held, Release};
 use crate::seal::Sealed;
 
 /// One sealed DEK.
+///
+/// In this order in memory, and with no more than the ciphertext elsewhere: a hit reads the first three lines, and of one
+/// that was not asked for lately each line is waited for.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Entry {
     pub(super) fingerprint: Fingerprint,
-    pub(super) share: CallerName,
-    pub(super) mark: Mark,
-    pub(super) epoch: Epoch,
-    pub(super) sealed: Sealed,
-    pub(super) dek: Arc<Dek>,
-    pub(super) call: Decrypt,
-    /// What the KMS knows the call by that filled it.
-    pub(super) source: RequestId,
-    pub(super) asked: Asked,
-    pub(super) expires: Moment,
-    pub(super) phase: Phase,
-    pub(super) refresh: Moment,
+    pub(super) lot: Mark<Arc<Lot>>,
     /// The turn of eight seconds, since boot, in which moka last heard of a hit; 0 before the first.
-    pub(super) told: AtomicU64,
+    pub(super) told: AtomicU32,
+    pub(super) epoch: Epoch,
+    pub(super) expires: Moment,
+    pub(super) sealed: Sealed,
+    pub(super) dek: Dek,
+    /// What the KMS knows the call by that filled it.
+    pub(super) source: Source,
+    pub(super) asked: Asked,
+    pub(super) refresh: Moment,
+    pub(super) ciphertext: Box<[u8]>,
 }
 
 /// Why an entry was not served.
@@ -50,7 +51,7 @@ impl Entry {
     /// The key that made it.
     #[must_use]
     pub fn key(&self) -> &KeyId {
-        self.mark.scope().key()
+        self.scope().key()
     }
 
     /// The version of that key.
@@ -59,28 +60,49 @@ impl Entry {
         self.dek.version()
     }
 
-    /// The DEK, which outlives the entry that a refresh replaces.
+    /// The DEK.
     #[must_use]
-    pub const fn dek(&self) -> &Arc<Dek> {
+    pub const fn dek(&self) -> &Dek {
         &self.dek
     }
 
     /// The scope it lives by.
     #[must_use]
-    pub const fn scope(&self) -> &Arc<Scope> {
-        self.mark.scope()
+    pub fn scope(&self) -> &Arc<Scope> {
+        self.lot.scope()
     }
 
     /// The callers that it may be given to, as far as policy allows: a caller, or a group.
     #[must_use]
-    pub const fn share(&self) -> &CallerName {
-        &self.share
+    pub fn share(&self) -> &CallerName {
+        &self.lot.held().share
+    }
+
+    /// The ciphertext that it answers.
+    #[must_use]
+    pub const fn ciphertext(&self) -> &[u8] {
+        &self.ciphertext
+    }
+
+    /// Whether it answers a call that has a context.
+    #[must_use]
+    pub fn is_in_context(&self) -> bool {
+        self.lot.held().context.is_some()
+    }
+
+    /// Whether it answers a call that names its key.
+    #[must_use]
+    pub fn names_key(&self) -> bool {
+        self.lot.held().named.is_some()
     }
 
     /// The call that it answers.
     #[must_use]
-    pub const fn call(&self) -> &Decrypt {
-        &self.call
+    pub fn call(&self) -> Decrypt {
+        let (ciphertext, Lot { named, context, .. }) = (Ciphertext::new(self.ciphertext.to_vec()), &**self.lot.held());
+        // Calls that are kept have no other parts.
+        let (dry_run, extra) = (false, Extra::default());
+        Decrypt { ciphertext, key: named.clone(), context: context.clone(), dry_run, extra }
     }
 
     /// When the question was sent that it is the answer to.
@@ -95,20 +117,21 @@ impl Entry {
         self.expires
     }
 
+    /// Where in its period it is asked for again.
+    pub(super) fn phase(&self) -> Phase {
+        Phase::of(self.refresh, self.expires.since(self.asked.sent))
+    }
+
     /// Whether moka is to be told of a hit at `now`: of the first in each eight seconds. That is often enough to tell what is
     /// wanted from what is not, and leaves nearly all of moka's work out of the way of hits.
     pub(super) fn told(&self, now: Moment) -> bool {
-        let turn = now.since(Moment::BOOT).as_secs() / TOLD_EVERY + 1;
+        let turn = u32::try_from(now.since(Moment::BOOT).as_secs() / TOLD_EVERY + 1).unwrap_or(u32::MAX);
         self.told.load(Ordering::Relaxed) != turn && self.told.swap(turn, Ordering::Relaxed) != turn
     }
 
     /// What it takes in memory, about, in started KiB.
     pub(super) fn kibibytes(&self) -> u32 {
-        let context = self.call.context.as_ref().map_or(0, |context| {
-            let pairs: usize = context.pairs().iter().map(|(name, value)| name.len() + value.len() + PAIR_BYTES).sum();
-            context.text().len() + pairs
-        });
-        let bytes = ENTRY_BYTES + self.sealed.size() + self.call.ciphertext.bytes().len() + context;
+        let bytes = ENTRY_BYTES + self.sealed.size() + self.ciphertext.len() + self.lot.held().size();
         u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
     }
 
@@ -140,7 +163,7 @@ impl Entry {
             && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now)
         {
             let reply = Decrypted { plaintext, key: self.key().clone(), version: self.version().clone() };
-            return Ok(Held::kept(reply, &self.source));
+            return Ok(Held::kept(reply, self.source.id()));
         }
         match self.scope().standing(now) {
             Standing::Refused(fault) => Err(Closed::Refused(fault)),
@@ -153,35 +176,20 @@ impl Entry {
     }
 }
 
-/// Lets moka drop an entry when its own age ends, a little early because moka's clock ticks about once a second.
-pub(super) struct ByEntry;
-
-impl ByEntry {
-    fn span(entry: &Entry) -> Duration {
-        let span = entry.expires.since(entry.asked.sent);
-        span.saturating_sub(MOKA_TICK.min(span / 4))
-    }
-}
-
-impl Expiry<Fingerprint, Arc<Entry>> for ByEntry {
-    fn expire_after_create(&self, _: &Fingerprint, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(Self::span(entry))
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &Fingerprint,
-        entry: &Arc<Entry>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(Self::span(entry))
-    }
-}
-
-const MOKA_TICK: Duration = Duration::from_millis(1100);
-/// An entry without what it holds, and its places in moka's tables.
-const ENTRY_BYTES: usize = 700;
-const PAIR_BYTES: usize = 32;
+/// An entry without what it holds, and its places in the index and in moka's tables.
+const ENTRY_BYTES: usize = 580;
 /// Seconds.
 const TOLD_EVERY: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_hit_reads_lies_in_the_first_three_lines() {
+        let counts = 2 * size_of::<usize>();
+        let read = std::mem::offset_of!(Entry, source) + size_of::<Source>();
+        assert!(counts + read <= 3 * 64, "{read}");
+        assert!(counts + size_of::<Entry>() <= 224, "{}", size_of::<Entry>());
+    }
+}

@@ -1,43 +1,47 @@
 //! Where a hit finds its entry.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
 use super::{Entry, Fingerprint};
+use crate::clock::Moment;
 
 /// The entries that moka holds, by fingerprint. A look takes one lock that is shared and a few hundred nanoseconds less
 /// than moka's, which also notes who was looked for and now and then does its housekeeping in the midst of a hit.
 ///
 /// moka decides what is kept: what it lets go, its listener takes out here, and it is told of hits (see
-/// [`Entry::told`]). An entry may stand here for as long as moka has not noticed that its age has ended; whether it may be
-/// served is its scope's to say, as ever.
+/// [`Entry::told`]). An entry may stand here for a while after its age has ended, until [`Index::aged`] has come by; whether
+/// it may be served it says itself, with its scope, as ever.
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[RwLock<HashTable<Arc<Entry>>>]>,
     /// Entries that came, and not in the place of another, or went.
     changes: AtomicU64,
+    /// The shard that is looked through next.
+    next: AtomicUsize,
 }
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), changes: AtomicU64::default() }
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, changes: AtomicU64::default(), next: AtomicUsize::default() }
     }
 
     pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
         let shard = self.shard(fingerprint).read().unwrap_or_else(PoisonError::into_inner);
-        shard.find(hash(fingerprint), |entry| entry.fingerprint == *fingerprint).map(Arc::clone)
+        shard.find(fingerprint.slip().0, |entry| entry.fingerprint == *fingerprint).map(Arc::clone)
     }
 
-    /// Takes `entry` in, in the place of another of its fingerprint. To be called before moka is given it, whose listener
-    /// may let it go at once.
-    pub(super) fn put(&self, entry: Arc<Entry>) {
+    /// Takes `entry` in, in the place of another of its fingerprint, which is returned. To be called before moka is given it,
+    /// whose listener may let it go at once.
+    pub(super) fn put(&self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let fingerprint = entry.fingerprint;
         let same = |other: &Arc<Entry>| other.fingerprint == fingerprint;
         let mut shard = self.shard(&fingerprint).write().unwrap_or_else(PoisonError::into_inner);
-        let replaced = match shard.entry(hash(&fingerprint), same, |other| hash(&other.fingerprint)) {
+        let replaced = match shard.entry(fingerprint.slip().0, same, rehash) {
             Slot::Occupied(mut slot) => Some(std::mem::replace(slot.get_mut(), entry)),
             Slot::Vacant(slot) => {
                 slot.insert(entry);
@@ -49,18 +53,18 @@ impl Index {
         if replaced.is_none() {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
-        drop(replaced);
+        replaced
     }
 
     /// Lets `entry` go, unless another has taken its place.
     pub(super) fn remove(&self, entry: &Arc<Entry>) {
         let mut shard = self.shard(&entry.fingerprint).write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(slot) = shard.find_entry(hash(&entry.fingerprint), |other| Arc::ptr_eq(other, entry)) {
+        if let Ok(slot) = shard.find_entry(entry.fingerprint.slip().0, |other| Arc::ptr_eq(other, entry)) {
             drop(slot.remove());
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
         if shard.len() < shard.capacity() / 4 {
-            shard.shrink_to(0, |other| hash(&other.fingerprint));
+            shard.shrink_to(0, rehash);
         }
     }
 
@@ -76,6 +80,22 @@ impl Index {
         }
     }
 
+    /// Entries whose age has ended at `now`. Looks at no more than some shards at a time, and at all of a small cache: of
+    /// 65,536 entries at least in each call, so that it has seen all of a million after sixteen.
+    pub(super) fn aged(&self, now: Moment) -> Vec<Arc<Entry>> {
+        let (mut aged, mut looked) = (Vec::new(), 0);
+        for _ in 0..SHARDS {
+            let shard = &self.shards[self.next.fetch_add(1, Ordering::Relaxed) % SHARDS];
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            aged.extend(shard.iter().filter(|entry| now >= entry.expires).map(Arc::clone));
+            looked += shard.len();
+            if looked >= LOOKED_AT {
+                break;
+            }
+        }
+        aged
+    }
+
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -89,10 +109,9 @@ impl Index {
     }
 }
 
-/// A fingerprint is a hash under a random key already.
-fn hash(fingerprint: &Fingerprint) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = fingerprint.hash;
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+fn rehash(entry: &Arc<Entry>) -> u64 {
+    entry.fingerprint.slip().0
 }
 
-const SHARDS: usize = 64;
+const SHARDS: usize = 128;
+const LOOKED_AT: usize = 65_536;

@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::entry::ByEntry;
 use super::index::Index;
-use super::{Entry, Fingerprint};
+use super::{Entry, Slip};
 use crate::auth::CallerName;
 
 /// What bounds and evicts the entries of one share.
-pub(super) type Part = moka::sync::Cache<Fingerprint, Arc<Entry>>;
+///
+/// By 64 bits of its fingerprint, which is a hash under a random key: moka keeps each key a second time. Where two have the
+/// same, one takes the other's place; which of them a hit finds, the index says, and that goes by the whole.
+pub(super) type Part = moka::sync::Cache<Slip, Arc<Entry>>;
 
 /// A part for each share. Together they are never larger than the capacity, but for its being divided evenly: each has
 /// room for one at least.
@@ -53,7 +55,6 @@ fn part(capacity: u64, index: &Arc<Index>) -> Part {
     moka::sync::Cache::builder()
         .max_capacity(capacity)
         .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
-        .expire_after(ByEntry)
         .eviction_listener(move |_, entry, cause| {
             index.remove(&entry);
             if cause == moka::notification::RemovalCause::Size {

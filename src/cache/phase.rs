@@ -6,7 +6,7 @@ use crate::chance;
 use crate::clock::Moment;
 
 /// Where in each period of seven tenths of its age an entry is asked for again. It is drawn when the first entry of a
-/// fingerprint is filled, and handed on to those that take its place.
+/// fingerprint is filled; those that take its place have it from when that was due.
 ///
 /// So however many were filled at once, as after a start, they are asked for spread over the whole period, and in every
 /// later one as evenly as in the first.
@@ -16,6 +16,13 @@ pub(super) struct Phase(f64);
 impl Phase {
     pub(super) fn drawn() -> Self {
         Self(chance::share())
+    }
+
+    /// That of an entry that lasts for `age` and is due at `refresh`.
+    pub(super) fn of(refresh: Moment, age: Duration) -> Self {
+        let period = age / 10 * 7;
+        let own = refresh.since(Moment::BOOT).as_nanos().checked_rem(period.as_nanos()).unwrap_or(0);
+        Self(own as f64 / period.as_nanos().max(1) as f64)
     }
 
     /// When an entry that was asked for at `sent` and lasts for `age` is asked for again: two tenths of the age after `sent`
@@ -48,6 +55,9 @@ mod tests {
             prop_assert!(waited >= life / 10 * 2 && waited <= life / 10 * 9, "{waited:?} of {life:?}");
             let second = phase.next(first, life);
             prop_assert_eq!(second.since(first), life / 10 * 7);
+            let handed_on = Phase::of(first, life).next(at(sent), life);
+            let apart = handed_on.since(first).max(first.since(handed_on));
+            prop_assert!(apart < Duration::from_millis(1) || life / 10 * 7 - apart < Duration::from_millis(1), "{apart:?}");
         }
     }
 }

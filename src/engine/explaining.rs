@@ -40,13 +40,13 @@ impl Engine {
     /// What is kept for `ciphertext`, for whomever. Walks the whole cache.
     #[must_use]
     pub fn explain(&self, ciphertext: &Ciphertext, now: Moment) -> Vec<Explained> {
-        let found = self.parts.cache.those(self.ledger().upstream(), |entry| entry.call().ciphertext == *ciphertext);
+        let found = self.parts.cache.those(self.ledger().upstream(), |entry| entry.ciphertext() == ciphertext.bytes());
         let explained = found.iter().map(|entry| Explained {
             share: entry.share().clone(),
             key: entry.key().clone(),
             version: entry.version().clone(),
-            in_context: entry.call().context.is_some(),
-            names_key: entry.call().key.is_some(),
+            in_context: entry.is_in_context(),
+            names_key: entry.names_key(),
             standing: entry.scope().standing(now),
             lease_left: entry.scope().left(now),
             asked: entry.asked().sent,

@@ -95,7 +95,7 @@ impl Engine {
             let Decrypted { plaintext, key, version } = reply;
             // Held until the entry stands where a purge looks for it.
             let purges = self.purges.read().unwrap_or_else(PoisonError::into_inner);
-            if purges.overtook(asked, share, key, &call.ciphertext) {
+            if purges.overtook(asked, share, key, call.ciphertext.bytes()) {
                 return Err(Stale::Suspended);
             }
             let (plaintext, source) = (plaintext.expose(), held.source());
@@ -128,7 +128,7 @@ impl Engine {
             if !worth(&entry, self.parts.clock.now()) {
                 continue;
             }
-            let (fingerprint, share, call) = (entry.fingerprint(), entry.share().clone(), entry.call().clone());
+            let (fingerprint, share, call) = (entry.fingerprint(), entry.share().clone(), entry.call());
             let (permit, question) = (self.parts.policy.upkeep(), Question { share, fingerprint, call });
             let flight = || Arc::clone(self).flight(permit, question, Purpose::Refresh(entry));
             // What it brought is in the cache; that it failed is in the ledger.

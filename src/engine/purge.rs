@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::Engine;
 use crate::auth::CallerName;
 use crate::cache::Entry;
-use crate::kms::{Ciphertext, KeyId};
+use crate::kms::KeyId;
 use crate::lease::{Asked, Epoch};
 use crate::sync::PoisonError;
 
@@ -33,17 +33,17 @@ pub enum Target {
 impl Target {
     /// Whether it is meant by this.
     #[must_use]
-    pub fn covers(&self, share: &CallerName, key: &KeyId, ciphertext: &Ciphertext) -> bool {
+    pub fn covers(&self, share: &CallerName, key: &KeyId, ciphertext: &[u8]) -> bool {
         match self {
             Self::All => true,
             Self::Caller(caller) => caller == share,
-            Self::Digest(digest) => Sha256::digest(ciphertext.bytes())[..] == *digest,
+            Self::Digest(digest) => Sha256::digest(ciphertext)[..] == *digest,
             Self::Key(one) => one == key,
         }
     }
 
     fn means(&self, entry: &Entry) -> bool {
-        self.covers(entry.share(), entry.key(), &entry.call().ciphertext)
+        self.covers(entry.share(), entry.key(), entry.ciphertext())
     }
 }
 
@@ -66,7 +66,7 @@ impl Purges {
     }
 
     /// Whether what was `asked` has been purged since.
-    pub(super) fn overtook(&self, asked: Asked, share: &CallerName, key: &KeyId, ciphertext: &Ciphertext) -> bool {
+    pub(super) fn overtook(&self, asked: Asked, share: &CallerName, key: &KeyId, ciphertext: &[u8]) -> bool {
         let after = |line: Epoch| asked.epoch < line;
         after(self.older)
             || self.recent.iter().any(|(target, line)| after(*line) && target.covers(share, key, ciphertext))

@@ -12,7 +12,8 @@ impl Engine {
     #[must_use]
     pub fn versions(&self) -> Vec<KeyTally> {
         let ledger = self.ledger();
-        ledger.versions().report(&self.parts.cache.deks(ledger.upstream()))
+        let entries = self.parts.cache.those(ledger.upstream(), |_| true);
+        ledger.versions().report(entries.iter().map(|entry| entry.dek()))
     }
 
     /// Whoever asked at `sent`, and for whatever reason: what was wrapped says which version wraps.
@@ -32,7 +33,7 @@ impl Engine {
         match call {
             Call::Decrypt(_) => {
                 if let Some((key, version)) = held.key().zip(held.version()) {
-                    self.ledger().versions().dek(key, version).asked(now);
+                    let _ = self.ledger().versions().dek(key, version).asked(now);
                 }
             }
             Call::Encrypt(_) | Call::GenerateDataKey(_) | Call::Read(_) => {}

@@ -88,9 +88,26 @@ impl RequestId {
     /// A new random id, in the upper-case UUID form of Alibaba Cloud.
     #[must_use]
     pub fn random() -> Self {
+        Self::of(Uuid::new_v4(), true)
+    }
+
+    /// A UUID, in upper or lower case.
+    #[must_use]
+    pub fn of(uuid: Uuid, upper: bool) -> Self {
         let mut text = [0; Hyphenated::LENGTH];
-        Uuid::new_v4().hyphenated().encode_upper(&mut text);
+        let uuid = uuid.hyphenated();
+        if upper {
+            uuid.encode_upper(&mut text)
+        } else {
+            uuid.encode_lower(&mut text)
+        };
         Self(Id::Ours(text))
+    }
+
+    /// As [`RequestId::new`], of what is kept elsewhere as well.
+    #[must_use]
+    pub fn shared(id: &Arc<str>) -> Self {
+        Self(Id::Theirs(Arc::clone(id)))
     }
 
     /// The id as text.

@@ -174,9 +174,8 @@ impl Scope {
 
     /// Counts an entry that names this scope; the count falls when the mark is dropped.
     #[must_use]
-    pub fn mark(self: &Arc<Self>) -> Mark {
-        self.entries.fetch_add(1, Ordering::Relaxed);
-        Mark(Arc::clone(self))
+    pub fn mark(self: &Arc<Self>) -> Mark<Arc<Self>> {
+        Mark::of(Arc::clone(self))
     }
 
     /// Has the scope probed, whether or not anything is kept in it, until the result is dropped.
@@ -348,21 +347,46 @@ impl Drop for Probe {
     }
 }
 
-/// Held by an entry for as long as it names a scope.
-#[derive(Debug)]
-pub struct Mark(Arc<Scope>);
-
-impl Mark {
+/// What leads to a scope, always the same.
+pub trait Scoped {
     /// The scope.
-    #[must_use]
-    pub const fn scope(&self) -> &Arc<Scope> {
-        &self.0
+    fn scope(&self) -> &Arc<Scope>;
+}
+
+impl Scoped for Arc<Scope> {
+    fn scope(&self) -> &Arc<Scope> {
+        self
     }
 }
 
-impl Drop for Mark {
+/// Held by an entry for as long as it names a scope, by what leads there.
+#[derive(Debug)]
+pub struct Mark<S: Scoped>(S);
+
+impl<S: Scoped> Mark<S> {
+    /// Counts one more entry.
+    #[must_use]
+    pub fn of(scoped: S) -> Self {
+        scoped.scope().entries.fetch_add(1, Ordering::Relaxed);
+        Self(scoped)
+    }
+
+    /// What leads to the scope.
+    #[must_use]
+    pub const fn held(&self) -> &S {
+        &self.0
+    }
+
+    /// The scope.
+    #[must_use]
+    pub fn scope(&self) -> &Arc<Scope> {
+        self.0.scope()
+    }
+}
+
+impl<S: Scoped> Drop for Mark<S> {
     fn drop(&mut self) {
-        self.0.entries.fetch_sub(1, Ordering::Relaxed);
+        self.0.scope().entries.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -42,7 +42,7 @@ struct Version {
     last_encrypted: Stamp,
 }
 
-/// One cached DEK, over all its refreshes: under which version it is, and when it was last asked for.
+/// One cached DEK: under which version it is, and when it was last asked for, over all its refreshes.
 #[derive(Debug)]
 pub struct Dek {
     version: Arc<Version>,
@@ -100,8 +100,8 @@ pub enum Verdict {
 impl Versions {
     /// A DEK under `version` that has just been unwrapped and not been given to anybody yet.
     #[must_use]
-    pub fn dek(&self, key: &KeyId, version: &KeyVersion) -> Arc<Dek> {
-        Arc::new(Dek { version: self.known().version(key, version), asked: Stamp::default() })
+    pub fn dek(&self, key: &KeyId, version: &KeyVersion) -> Dek {
+        Dek { version: self.known().version(key, version), asked: Stamp::default() }
     }
 
     /// A question sent at `sent` was answered with something that `version` of `key` wrapped.
@@ -135,7 +135,7 @@ impl Versions {
 
     /// All keys by name, with `deks` as the DEKs that are cached.
     #[must_use]
-    pub fn report(&self, deks: &[Arc<Dek>]) -> Vec<KeyTally> {
+    pub fn report<'a>(&self, deks: impl IntoIterator<Item = &'a Dek>) -> Vec<KeyTally> {
         let known = self.known();
         let versions: Vec<_> = known.versions.values().map(Arc::clone).collect();
         let primaries = known.primaries.clone();
@@ -234,12 +234,24 @@ impl Dek {
     }
 
     /// A caller who may have it asks for it at `now`, whether or not the lease allows it. Within one millisecond, all but
-    /// the first only read.
-    pub fn asked(&self, now: Moment) {
-        self.asked.set(now);
+    /// the first only read. False where [`Dek::succeed`] has moved on to another, which is to be told as well.
+    pub fn asked(&self, now: Moment) -> bool {
         if self.version.last_asked.set(now) == 0 {
             self.version.first_asked.set(now);
         }
+        self.asked.set(now) != MOVED
+    }
+
+    /// Takes the place of `before`, which is the same DEK before a refresh: when that was asked for stays known.
+    pub fn succeed(&self, before: &Self) {
+        let asked = before.asked.0.swap(MOVED, Ordering::Relaxed);
+        if asked != MOVED && self.is_under(before.key(), before.version()) {
+            self.asked.0.fetch_max(asked, Ordering::Relaxed);
+        }
+    }
+
+    fn is_under(&self, key: &KeyId, version: &KeyVersion) -> bool {
+        self.key() == key && self.version() == version
     }
 }
 
@@ -260,7 +272,9 @@ impl Stamp {
     }
 
     fn moment(&self) -> Option<Moment> {
-        Some(self.millis()).filter(|&millis| millis > 0).map(|millis| Moment::BOOT + Duration::from_millis(millis))
+        Some(self.millis())
+            .filter(|&millis| millis > 0 && millis != MOVED)
+            .map(|millis| Moment::BOOT + Duration::from_millis(millis))
     }
 }
 
@@ -276,10 +290,12 @@ fn of_key(key: KeyId, mut versions: Vec<Tally>, primaries: &HashMap<KeyId, Prima
 
 /// At least 1, so that it is told from none.
 fn millis(moment: Moment) -> u64 {
-    u64::try_from(moment.since(Moment::BOOT).as_millis()).unwrap_or(u64::MAX).max(1)
+    u64::try_from(moment.since(Moment::BOOT).as_millis()).unwrap_or(MOVED).clamp(1, MOVED - 1)
 }
 
 const VERSIONS_MAX: usize = 1024;
+/// In the place of when it was asked for: another is told of that.
+const MOVED: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -300,7 +316,7 @@ mod tests {
 
         /// A second passes; then a new DEK is asked for.
         fn cache(&mut self, version: &str) -> Arc<Dek> {
-            let dek = self.versions.dek(&key(), &KeyVersion::new(version));
+            let dek = Arc::new(self.versions.dek(&key(), &KeyVersion::new(version)));
             self.cached.push(Arc::clone(&dek));
             self.ask(&dek);
             dek
@@ -320,7 +336,7 @@ mod tests {
         }
 
         fn tally(&self) -> KeyTally {
-            let mut all = self.versions.report(&self.cached);
+            let mut all = self.versions.report(self.cached.iter().map(|dek| &**dek));
             assert_eq!(all.len(), 1, "{all:?}");
             all.remove(0)
         }
@@ -412,5 +428,21 @@ mod tests {
             [kept("primary"), kept("cached"), kept("0"), kept("1"), kept("2")],
             [true, true, false, false, true]
         );
+    }
+
+    #[test]
+    fn whoever_asks_for_what_was_refreshed_meanwhile_is_sent_on_and_nothing_is_forgotten() {
+        let scene = Scene::new();
+        let dek = |version: &str| scene.versions.dek(&key(), &KeyVersion::new(version));
+        let (before, after, other) = (dek("1"), dek("1"), dek("2"));
+        let (first, second) = (scene.tick(), scene.tick());
+        assert!(before.asked(first));
+        after.succeed(&before);
+        assert_eq!((before.last_asked(), after.last_asked()), (None, Some(first)));
+        assert!(!before.asked(second), "it is to ask the other");
+        assert_eq!(after.last_asked(), Some(first));
+        assert!(after.asked(second));
+        other.succeed(&after);
+        assert_eq!(other.last_asked(), None, "it is another DEK");
     }
 }

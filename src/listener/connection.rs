@@ -64,9 +64,10 @@ pub(super) trait Protocol: Clone + Send + Sync + 'static {
 /// nobody else's affair.
 pub(super) async fn serve<P: Protocol>(socket: Socket, place: Place, terms: Arc<Terms>, protocol: P) {
     let (member, limits) = (place.member(), terms.limits);
+    // In a box: a handshake takes more memory than all that follows it.
     let opened = tokio::select! {
         biased;
-        opened = timeout(limits.handshake, open(socket, &terms)) => opened.ok().flatten(),
+        opened = timeout(limits.handshake, Box::pin(open(socket, &terms))) => opened.ok().flatten(),
         () = sent_away(member) => None,
     };
     let Some((transport, peer)) = opened else {

@@ -1,11 +1,12 @@
 //! Everyone who is connected, and a word with each of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 /// The connections of one listener, at most so many. Dropping it cuts them all.
@@ -15,6 +16,17 @@ pub(super) struct Crowd {
     members: Members,
     next: AtomicU64,
     began: Instant,
+    leaving: Mutex<Leaving>,
+}
+
+/// Who makes room.
+#[derive(Debug, Default)]
+struct Leaving {
+    /// Who was told to, and when.
+    told: VecDeque<(Instant, Weak<Member>)>,
+    /// Who is next, the one first that has been idle longest; and since when it was when that was looked at. Whoever is not
+    /// among them has not been idle for as long, so that it need not be looked at before they are through.
+    next: VecDeque<(Instant, Weak<Member>)>,
 }
 
 type Members = Arc<Mutex<HashMap<u64, Arc<Member>>>>;
@@ -40,14 +52,20 @@ impl Crowd {
 
     pub(super) fn counted(max: usize, census: &Census) -> Self {
         let room = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { room, members: Arc::clone(&census.0), next: AtomicU64::new(0), began: Instant::now() }
+        let (members, leaving) = (Arc::clone(&census.0), Mutex::default());
+        Self { room, members, next: AtomicU64::new(0), began: Instant::now(), leaving }
     }
 
     /// A place, as soon as there is one. While there is none, whoever has been idle longest is asked to leave: a peer
-    /// that holds many connections and says nothing keeps nobody out.
+    /// that holds many connections and says nothing keeps nobody out. Who has left already goes first: nobody else is asked
+    /// before the runtime has looked at the sockets once more, nor while one that was asked is on its way.
     pub(super) async fn enter(&self) -> Place {
         let room = loop {
-            if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+            if let Some(room) = self.room() {
+                break room;
+            }
+            yield_now().await;
+            if let Some(room) = self.room() {
                 break room;
             }
             self.make_room();
@@ -67,12 +85,39 @@ impl Crowd {
         }
     }
 
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_owned().ok()
+    }
+
     fn make_room(&self) {
-        let members = locked(&self.members);
-        let idle = members.values().filter(|member| !member.busy() && member.order() == Order::Stay);
-        if let Some(longest) = idle.min_by_key(|member| member.since()) {
-            longest.tell(Order::Yield);
+        let (now, mut leaving) = (Instant::now(), locked(&self.leaving));
+        leaving.told.retain(|(told, member)| now - *told < GOING && member.upgrade().is_some_and(|one| one.goes()));
+        if !leaving.told.is_empty() {
+            return;
         }
+        for looked in [false, true] {
+            if looked {
+                leaving.next = self.longest_idle();
+            }
+            while let Some((since, member)) = leaving.next.pop_front() {
+                if let Some(longest) = member.upgrade().filter(|one| one.is_idle() && one.since() == since) {
+                    longest.tell(Order::Yield);
+                    leaving.told.push_back((now, member));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Walks all who are here.
+    fn longest_idle(&self) -> VecDeque<(Instant, Weak<Member>)> {
+        let members = locked(&self.members);
+        let idle = members.values().filter(|member| member.is_idle());
+        let mut idle: Vec<_> = idle.map(|member| (member.since(), Arc::downgrade(member))).collect();
+        drop(members);
+        idle.sort_by_key(|(since, _)| *since);
+        idle.truncate(LOOKED_AT);
+        idle.into()
     }
 }
 
@@ -170,7 +215,7 @@ impl Member {
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.stamp(&self.since);
-        Busy(Arc::clone(self))
+        Busy { member: Arc::clone(self), ended: None }
     }
 
     /// From now on, what is heard counts from here.
@@ -214,6 +259,16 @@ impl Member {
         !self.busy() && !self.hearing() && !self.faltering.load(Ordering::Relaxed)
     }
 
+    /// Whether it may be asked to make room.
+    fn is_idle(&self) -> bool {
+        !self.busy() && self.order() == Order::Stay
+    }
+
+    /// Whether it makes room that it was asked for, as far as it can: not where the peer does not take what was written.
+    fn goes(&self) -> bool {
+        self.order() >= Order::Yield && !self.busy() && !self.faltering.load(Ordering::Relaxed)
+    }
+
     /// Since when it does what it does.
     pub(super) fn since(&self) -> Instant {
         let stamp = if self.hearing() && !self.busy() { &self.heard } else { &self.since };
@@ -247,27 +302,40 @@ impl Member {
     }
 
     fn stamp(&self, stamp: &AtomicU64) {
-        let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stamp_with(stamp, Instant::now());
+    }
+
+    fn stamp_with(&self, stamp: &AtomicU64, now: Instant) {
+        let passed = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
         stamp.store(passed, Ordering::Relaxed);
     }
 }
 
 /// A request in flight.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Member>);
+pub(super) struct Busy {
+    member: Arc<Member>,
+    ended: Option<Instant>,
+}
 
 impl Busy {
     /// A plaintext goes in or out with the request.
     pub(super) fn confide(&self) {
-        self.0.confide();
+        self.member.confide();
+    }
+
+    /// It was answered just now.
+    pub(super) fn end(mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.stamp(&self.0.since);
-        self.0.hearing.store(false, Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        let member = &self.member;
+        member.stamp_with(&member.since, self.ended.unwrap_or_else(Instant::now));
+        member.hearing.store(false, Ordering::Relaxed);
+        member.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -277,3 +345,66 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Between two attempts to make room.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// For whom was asked to leave, before another is asked as well.
+const GOING: Duration = Duration::from_millis(500);
+/// Idle connections of which the order is known.
+const LOOKED_AT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn wait(millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_else_is_asked_to_leave_while_one_is_on_its_way() {
+        let crowd = Crowd::new(2);
+        let first = crowd.enter().await;
+        wait(10).await;
+        let second = crowd.enter().await;
+        let entering = async {
+            let mut entering = std::pin::pin!(crowd.enter());
+            assert!(timeout(Duration::from_millis(400), &mut entering).await.is_err());
+            assert_eq!((first.member().order(), second.member().order()), (Order::Yield, Order::Stay));
+            drop(first);
+            entering.await
+        };
+        let third = entering.await;
+        assert_eq!((second.member().order(), third.member().order()), (Order::Stay, Order::Stay));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_go_when_asked_keeps_nobody_out() {
+        let crowd = Crowd::new(2);
+        let stubborn = crowd.enter().await;
+        wait(10).await;
+        let second = crowd.enter().await;
+        assert!(timeout(GOING * 2, crowd.enter()).await.is_err());
+        assert_eq!((stubborn.member().order(), second.member().order()), (Order::Yield, Order::Yield));
+
+        let crowd = Crowd::new(2);
+        let faltering = crowd.enter().await;
+        faltering.member().falter();
+        wait(10).await;
+        let second = crowd.enter().await;
+        assert!(timeout(ROOM_PAUSE * 2, crowd.enter()).await.is_err());
+        assert_eq!((faltering.member().order(), second.member().order()), (Order::Yield, Order::Yield));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_meanwhile_is_idle_no_longer() {
+        let crowd = Crowd::new(3);
+        let places = [crowd.enter().await, crowd.enter().await, crowd.enter().await];
+        wait(10).await;
+        drop(places[0].member().begin());
+        assert!(timeout(ROOM_PAUSE / 2, crowd.enter()).await.is_err());
+        let told = |place: &Place| place.member().order() == Order::Yield;
+        assert_eq!(places.iter().filter(|place| told(place)).count(), 1);
+        assert!(!told(&places[0]));
+        // One of the three is asked next; the first, who is known as idle since another time, last.
+        assert!(timeout(GOING * 3, crowd.enter()).await.is_err());
+        assert!(places.iter().all(told));
+    }
+}

@@ -24,8 +24,8 @@ pub struct Limits {
     /// From one answer to the first byte of the next request; in this time the answer must have been read, too.
     pub idle: Duration,
     /// From one answer, while nothing more is said, until what the buffers of the connection hold of it is wiped. In
-    /// HTTP/1.1 the connection stays, unless a plaintext came in over TLS; in HTTP/2, where a plaintext went in or out,
-    /// it is told to go, as one that is idle. No more than `idle`.
+    /// HTTP/1.1 the connection stays, unless a plaintext came in over TLS, and a tenth of a second is all it takes; in HTTP/2,
+    /// where a plaintext went in or out, it is told to go, as one that is idle. No more than `idle`.
     pub rest: Duration,
     /// For which a client may refuse to take any byte of what is written to it.
     pub stall: Duration,

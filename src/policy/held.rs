@@ -74,9 +74,9 @@ impl Held {
 
     /// Locks what was kept of the answer that the KMS knows as `source`, under a request id of its own.
     #[must_use]
-    pub fn kept(reply: Decrypted, source: &RequestId) -> Self {
+    pub fn kept(reply: Decrypted, source: RequestId) -> Self {
         let answer = Answer { reply: Reply::Decrypted(reply), request_id: RequestId::random() };
-        Self { answer, source: source.clone() }
+        Self { answer, source }
     }
 
     /// The key that the answer names: none for lists.

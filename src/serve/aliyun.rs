@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Hosts, Limits, screen, wiped};
 use crate::auth::{Caller, CallerName, Door};
 use crate::claim::Peer;
-use crate::clock::{Clock, Deadline};
+use crate::clock::{Clock, Deadline, Moment};
 use crate::engine::Respond;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Answer, Call, RequestId};
@@ -61,16 +60,44 @@ impl<R: Respond> Face<R> {
 
     /// Answers one request. Never fails: what goes wrong is answered in the dialect, and where the rest of the request
     /// was not read the answer closes the connection.
-    pub async fn serve<B: Body<Data = Bytes>>(&self, request: Request<B>, peer: &Peer) -> Response<Full<Bytes>>
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async fn moves what it is given once more, and its future holds it twice"
+    )]
+    pub fn serve<B: Body<Data = Bytes> + Unpin>(
+        self: Arc<Self>,
+        mut request: Request<B>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = Response<Full<Bytes>>>
     where
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let begun = self.clock.now();
-        let deadline = Deadline::after(begun, self.limits.timeout);
-        let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
-        let result = self.answer(request, peer, deadline, &mut seen).await;
+        async move {
+            let begun = self.clock.now();
+            let deadline = Deadline::after(begun, self.limits.timeout);
+            let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
+            let result = match self.receive(&mut request, &peer, &mut seen).await {
+                Ok((caller, call, _place)) => {
+                    // Here ends what was read: nothing of it lies in the connection's buffer while the KMS is asked.
+                    drop(request);
+                    self.respond.respond(&caller, call, deadline).await
+                }
+                Err(fault) => Err(fault),
+            };
+            self.conclude(result, &seen, &peer, begun)
+        }
+    }
+
+    /// The answer, counted and recorded.
+    fn conclude(
+        &self,
+        result: Result<Answer, Fault>,
+        seen: &Seen,
+        peer: &Peer,
+        begun: Moment,
+    ) -> Response<Full<Bytes>> {
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
-        self.record(peer, &seen, outcome, self.clock.now().since(begun));
+        self.record(peer, seen, outcome, self.clock.now().since(begun));
         let mut response = match result {
             Ok(answer) => accept(&answer),
             Err(fault) => {
@@ -78,7 +105,7 @@ impl<R: Respond> Face<R> {
                 refuse(&fault, seen.unread)
             }
         };
-        if let Some(span) = seen.span {
+        if let Some(span) = &seen.span {
             span.note(Attribute::HttpStatus(response.status().as_u16()));
             span.end(response.status().is_server_error());
         }
@@ -89,47 +116,52 @@ impl<R: Respond> Face<R> {
         response
     }
 
-    async fn answer<B: Body<Data = Bytes>>(
+    /// Who calls, what is asked, and a place for it.
+    async fn receive<B: Body<Data = Bytes> + Unpin>(
         &self,
-        request: Request<B>,
+        request: &mut Request<B>,
         peer: &Peer,
-        deadline: Deadline,
         seen: &mut Seen,
-    ) -> Result<Answer, Fault>
+    ) -> Result<(Caller, Call, SemaphorePermit<'_>), Fault>
     where
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = request.into_parts();
-        self.screen(&head)?;
-        let body = super::body(&head.headers, body, request::BODY_BYTES_MAX).await?;
+        self.screen(request)?;
+        let body = super::body(request, request::BODY_BYTES_MAX).await?;
         seen.unread = false;
         // Not before the body is there: one that drips shall hold its own connection, and no place.
-        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
-        let (caller, call) = self.admit(&head, &body, peer, seen)?;
-        drop((head, body));
-        self.respond.respond(&caller, call, deadline).await
+        let place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
+        let (caller, call) = self.admit(request, &body, peer, seen)?;
+        Ok((caller, call, place))
     }
 
     /// What can be refused by the head alone.
-    fn screen(&self, head: &Parts) -> Result<(), Fault> {
-        screen(&head.headers)?;
-        if !self.hosts.allow(&head.headers) {
+    fn screen<B>(&self, request: &Request<B>) -> Result<(), Fault> {
+        screen(request.headers())?;
+        if !self.hosts.allow(request.headers()) {
             return Err(Fault::caller(Kind::Forbidden));
         }
-        let relative = head.uri.scheme().is_none() && head.uri.authority().is_none();
-        if !relative || head.uri.path() != "/" || ![Method::GET, Method::POST].contains(&head.method) {
+        let uri = request.uri();
+        let relative = uri.scheme().is_none() && uri.authority().is_none();
+        if !relative || uri.path() != "/" || ![Method::GET, Method::POST].contains(request.method()) {
             return Err(Fault::caller(Kind::UnknownAction));
         }
-        if head.uri.query().is_some_and(|query| query.len() > request::QUERY_BYTES_MAX) {
+        if uri.query().is_some_and(|query| query.len() > request::QUERY_BYTES_MAX) {
             return Err(Fault::caller(Kind::TooLarge));
         }
         Ok(())
     }
 
     /// Authenticates first and decodes after: whoever has proven nothing learns nothing of what a call should be.
-    fn admit(&self, head: &Parts, body: &[u8], peer: &Peer, seen: &mut Seen) -> Result<(Caller, Call), Fault> {
-        let query = head.uri.query().unwrap_or("");
-        let request = request::Request::parse(&head.method, query, &head.headers, body)?;
+    fn admit<B>(
+        &self,
+        request: &Request<B>,
+        body: &[u8],
+        peer: &Peer,
+        seen: &mut Seen,
+    ) -> Result<(Caller, Call), Fault> {
+        let query = request.uri().query().unwrap_or("");
+        let request = request::Request::parse(request.method(), query, request.headers(), body)?;
         let caller = self.door.admit(peer, &request.claim()?, self.clock.now(), self.clock.wall())?;
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
@@ -252,9 +284,10 @@ mod tests {
             let face = Arc::clone(&self.face);
             let origin = PeerOrigin::Tcp(SocketAddr::from(([127, 0, 0, 1], 9)));
             let peer = Peer { listener: ListenerName::new("ack"), origin, certificate_names: Arc::from([]) };
+            let peer = Arc::new(peer);
             let service = hyper::service::service_fn(move |request| {
-                let (face, peer) = (Arc::clone(&face), peer.clone());
-                async move { Ok::<_, std::convert::Infallible>(face.serve(request, &peer).await) }
+                let (face, peer) = (Arc::clone(&face), Arc::clone(&peer));
+                async move { Ok::<_, std::convert::Infallible>(face.serve(request, peer).await) }
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service));
             ours

@@ -136,7 +136,7 @@ mod tests {
     use crate::fault::{Fault, Kind};
     use crate::kms::{Ciphertext, Decrypt, Extra};
     use crate::lease::Terms;
-    use crate::ledger::Mark;
+    use crate::ledger::{Mark, Scope};
 
     struct Scene {
         clock: Arc<Manual>,
@@ -154,7 +154,7 @@ mod tests {
         }
 
         /// The KMS consents to the use of `key`, and something is cached under it for as long as the mark lives.
-        fn consent(&self, key: &str) -> Mark {
+        fn consent(&self, key: &str) -> Mark<Arc<Scope>> {
             let scope = self.ledger.scope(&KeyId::new(key), None);
             let ciphertext = Ciphertext::new(b"blob".to_vec());
             let sample = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };

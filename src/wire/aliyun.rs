@@ -9,6 +9,7 @@ mod blob;
 mod call;
 pub mod context;
 pub mod escape;
+mod head;
 pub mod object;
 mod parameters;
 pub mod refusal;

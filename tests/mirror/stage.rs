@@ -138,7 +138,7 @@ fn serve<R: Respond>(runtime: &Runtime, respond: Arc<R>) -> (SocketAddr, Arc<Mut
             if let PeerOrigin::Tcp(address) = peer.origin {
                 seen.lock().unwrap().insert(address);
             }
-            face.serve(request, &peer).await
+            face.serve(request, peer).await
         }
     };
     runtime.spawn(listener.run(service, CancellationToken::new()));

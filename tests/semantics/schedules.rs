@@ -242,13 +242,13 @@ async fn one_caller_does_not_evict_what_another_uses() {
         for blob in 0..50_u32 {
             world.ask("a", decrypt(&blob.to_be_bytes())).await.unwrap();
         }
-        world.cache.sweep();
+        world.cache.sweep(world.clock.now());
     }
     for blob in 0..2000_u32 {
         for _ in 0..20 {
             world.ask("b", decrypt(&blob.to_be_bytes())).await.unwrap();
         }
-        world.cache.sweep();
+        world.cache.sweep(world.clock.now());
     }
     let calls = world.kms.calls();
     for blob in 0..50_u32 {
@@ -286,13 +286,13 @@ async fn contexts_that_hold_nothing_any_more_leave_their_place_to_others() {
     let world = world_with(Terms::default(), cache::Config { capacity: 8, ..cache::Config::default() });
     for n in 0..kmsproxy::ledger::CONTEXTS_PER_KEY {
         world.ask("b", with_context(b"1", &n.to_string())).await.unwrap();
-        world.cache.sweep();
+        world.cache.sweep(world.clock.now());
     }
     let holding = world.engine.ledger().report(world.clock.now()).iter().filter(|scope| scope.entries > 0).count();
     assert!(holding <= 16, "{holding} scopes hold something");
     for _ in 0..20 {
         let _ = world.ask("a", with_context(b"1", "later")).await;
-        world.cache.sweep();
+        world.cache.sweep(world.clock.now());
     }
     for _ in 0..40 {
         world.clock.advance(Duration::from_secs(1));

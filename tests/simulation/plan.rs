@@ -106,8 +106,8 @@ impl Fault {
     fn begin(self, sim: &mut Sim<'_>, world: &World) {
         let behave = |behaviour| world.local.behave(behaviour);
         match self {
-            Self::KmsIsDown => sim.crash("kms"),
-            Self::ProxyIsDown => sim.crash("proxy"),
+            Self::KmsIsDown => world.kms_wires.end_by(|| sim.crash("kms")),
+            Self::ProxyIsDown => world.proxy_wires.end_by(|| sim.crash("proxy")),
             Self::Partition(link) | Self::Loss(link) => sim.partition(LINKS[link].0, LINKS[link].1),
             Self::OneWayPartition(link) => sim.partition_oneway(LINKS[link].1, LINKS[link].0),
             Self::Hold(link) => sim.hold(LINKS[link].0, LINKS[link].1),

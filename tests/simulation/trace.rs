@@ -23,7 +23,7 @@ pub(crate) fn of(history: &History) -> Vec<String> {
         let what = format!("{} {:?} {} {} of {}", it.caller, it.released_ns, it.action, it.outcome, it.sent_ns);
         lines.push((it.received_ns, 2, what, names));
     }
-    // Those who waited for one flight are woken in any order.
+    // A host that ends gives up its tasks in any order, all in one instant.
     lines.sort_by(|one, other| (one.0, one.1, &one.2).cmp(&(other.0, other.1, &other.2)));
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let mut number = |name: Option<&str>| {

@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clock::Simulated;
 use super::diary::{Diary, Ear, Gate};
-use super::network::{Network, Port};
+use super::network::{Network, Port, Wires};
 use super::oracle::history::{self, Terms};
 
 /// What hosts share, and what outlives a crash.
@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) policies: Mutex<Vec<history::Policy>>,
     pub(crate) ring: Arc<Ring>,
     pub(crate) diary: Arc<Diary>,
+    pub(crate) kms_wires: Arc<Wires>,
+    pub(crate) proxy_wires: Arc<Wires>,
 }
 
 /// A ciphertext and the context that it was made with.
@@ -73,6 +75,8 @@ impl World {
             policies: Mutex::default(),
             ring: Arc::default(),
             diary: Arc::default(),
+            kms_wires: Arc::default(),
+            proxy_wires: Arc::default(),
         };
         world.grant(None);
         Arc::new(world)
@@ -121,12 +125,12 @@ impl World {
             Arc::new(face::Face::new(Arc::clone(&direct), door, self.clock(), Hosts::new(&["kms".to_owned()]), LIMITS))
         };
         let faces: Vec<_> = (0..ACCESS_KEYS).map(behind).collect();
-        let listener = Listener::over("kms", Box::new(Port::bind(KMS_PORT).await?), Some(tls()));
+        let listener = Listener::over("kms", Box::new(Port::bind(KMS_PORT, &self.kms_wires).await?), Some(tls()));
         let listener = listener.with_limits(listener::Limits::default().of_a_kms());
         let ring = Arc::clone(&self.ring);
         let service = move |peer: Arc<Peer>, request| {
             let face = Arc::clone(&faces[ring.accepted.load(Ordering::Relaxed)]);
-            async move { face.serve(request, &peer).await }
+            face.serve(request, peer)
         };
         Ok(listener.run(service, CancellationToken::new()).await?)
     }
@@ -134,13 +138,14 @@ impl World {
     /// The proxy, with nothing from before.
     pub(crate) async fn proxy(self: Arc<Self>) -> turmoil::Result {
         let clock = self.clock();
-        let transport = Transport::over(Network, trust(), Reach::Verified, Arc::clone(&clock));
+        let network = Network(Arc::clone(&self.proxy_wires));
+        let transport = Transport::over(network, trust(), Reach::Verified, Arc::clone(&clock));
         let purse = Box::new(Purse(Arc::clone(&self.ring)));
         let upstream = Aliyun::over(transport, "kms", &upstream_config(), purse, &clock)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let config = cache::Config { max_age: MAX_AGE, ..cache::Config::default() };
         let shares: Vec<_> = CALLERS.iter().map(|(_, share)| CallerName::new(share)).collect();
-        let cache = Arc::new(Cache::new(&config, &shares)?);
+        let cache = Arc::new(Cache::by_another_clock(&config, &shares)?);
         let engine = Engine::new(Parts {
             policy: Arc::clone(&self.policy),
             cache: Arc::clone(&cache),
@@ -151,7 +156,7 @@ impl World {
             tasks: tasks.clone(),
         });
         tokio::spawn(Watch::new(Arc::clone(&engine), tasks).run(stop.clone()));
-        tokio::spawn(watch::sweep(cache, stop.clone()));
+        tokio::spawn(watch::sweep(cache, Arc::clone(&clock), stop.clone()));
         let gate = Gate { engine, diary: Arc::clone(&self.diary), clock: Arc::clone(&self.clock) };
         let entries = CALLERS.iter().map(|(caller, _)| {
             let identity = Identity::AccessKey { id: (*caller).to_owned(), secret: Secret::copied(SECRET.as_bytes()) };
@@ -160,20 +165,17 @@ impl World {
         let door = Arc::new(Door::new(entries.collect())?);
         let face = face::Face::new(Arc::new(gate), door, clock, Hosts::new(&["proxy".to_owned()]), LIMITS);
         let face = Arc::new(face);
-        let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT).await?), Some(tls()));
+        let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT, &self.proxy_wires).await?), Some(tls()));
         // The clients here are our own upstream side, which lets go of an idle connection after as long as our listener
         // does; where time has no breadth, each next question would meet the end of its connection.
         let listener = listener.with_limits(listener::Limits::default().of_a_kms());
-        let service = move |peer: Arc<Peer>, request| {
-            let face = Arc::clone(&face);
-            async move { face.serve(request, &peer).await }
-        };
+        let service = move |peer: Arc<Peer>, request| Arc::clone(&face).serve(request, peer);
         Ok(listener.run(service, stop).await?)
     }
 
     /// What a client connects by.
     pub(crate) fn client(&self) -> Transport {
-        Transport::over(Network, trust(), Reach::Verified, self.clock())
+        Transport::over(Network(Arc::default()), trust(), Reach::Verified, self.clock())
     }
 }
 

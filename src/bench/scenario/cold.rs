@@ -10,6 +10,7 @@ use crate::bench::control::Behaviour;
 use crate::bench::record::Phase;
 use crate::bench::source::{Chains, Source, What};
 use crate::bench::stage::{Shape, Stage};
+use crate::clock::{Clock as _, System};
 
 /// How much is cold.
 #[derive(Clone, Debug, Args)]
@@ -66,10 +67,14 @@ impl Scenario for Colds {
             let all = lanes.map(|lane| (lane..count).step_by(callers as usize).map(What::Decrypt).collect());
             Box::new(Chains::new(all.collect(), Duration::ZERO))
         };
+        let begun = System.now();
         let (mut phase, ()) = stage.load(shape, &deks, &source, |_| ())?;
         if let Some(minimum) = minimum.filter(|minimum| *minimum > 0.0) {
             phase.figures.insert("least possible, s".to_owned(), minimum);
             phase.figures.insert("took × least possible".to_owned(), phase.seconds / minimum);
+        }
+        if let Some(most) = stage.target.control.as_ref().and_then(|control| control.busiest_second(begun)) {
+            phase.figures.insert("calls in the KMS's busiest second".to_owned(), most as f64);
         }
         if let Some(calls) = phase.remote_calls {
             phase.figures.insert("remote calls for each DEK".to_owned(), calls as f64 / f64::from(count));

@@ -51,6 +51,10 @@ pub(crate) struct Restarts {
 }
 
 impl Scenario for Restarts {
+    fn restarts(&self) -> bool {
+        true
+    }
+
     fn room(&self) -> usize {
         self.count()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, Deadline, Moment};
@@ -34,7 +34,7 @@ impl Keeper {
             clock,
             current: ArcSwapOption::empty(),
             pace: Mutex::new(Pace::default()),
-            rounds: watch::Sender::new(0),
+            round_ended: Notify::new(),
             metrics: metrics::Credentials::of(upstream),
         };
         Self { shared: Arc::new(shared), fetches: Mutex::default() }
@@ -87,13 +87,14 @@ impl Keeper {
 
     /// Waits for the fetch under way, or for one that is started now if its time has come.
     async fn next_round(&self, urgency: Urgency, deadline: Deadline) {
-        let mut rounds = self.shared.rounds.subscribe();
+        // Hears of each round that ends from here on.
+        let ended = self.shared.round_ended.notified();
         if !self.start(urgency) {
             return;
         }
         let left = deadline.remaining(self.shared.clock.now());
         // A wait that ends without a round leaves things as they are, and the caller looks at them next.
-        let _ = tokio::time::timeout(left, rounds.changed()).await;
+        let _ = tokio::time::timeout(left, ended).await;
     }
 
     /// Starts a fetch unless one is under way; `false` where its time has not come yet.
@@ -117,8 +118,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     current: ArcSwapOption<Held>,
     pace: Mutex<Pace>,
-    /// Counts fetches that ended.
-    rounds: watch::Sender<u64>,
+    /// Wakes whoever waits for a fetch, in the order in which they came.
+    round_ended: Notify,
     metrics: metrics::Credentials,
 }
 
@@ -170,7 +171,7 @@ struct Round<'a>(&'a Shared);
 impl Drop for Round<'_> {
     fn drop(&mut self) {
         self.0.pace().under_way = false;
-        self.0.rounds.send_modify(|round| *round += 1);
+        self.0.round_ended.notify_waiters();
     }
 }
 

@@ -221,8 +221,8 @@ impl Object {
         self.member("KeyVersionId", version.as_str());
     }
 
-    fn member(&mut self, name: &str, text: &str) {
-        self.name(name);
+    fn member(&mut self, name: &'static str, text: &str) {
+        self.known(name);
         self.text(text);
     }
 
@@ -231,8 +231,8 @@ impl Object {
         serde_json::to_writer(&mut self.0, value).expect("a JSON value always has a JSON form");
     }
 
-    fn blob(&mut self, name: &str, bytes: &[u8]) {
-        self.name(name);
+    fn blob(&mut self, name: &'static str, bytes: &[u8]) {
+        self.known(name);
         self.0.push(b'"');
         base64::put(bytes, &mut self.0);
         self.0.push(b'"');
@@ -242,6 +242,13 @@ impl Object {
         self.0.push(if self.0.is_empty() { b'{' } else { b',' });
         self.text(name);
         self.0.push(b':');
+    }
+
+    /// As [`Object::name`], for one that needs no look.
+    fn known(&mut self, name: &'static str) {
+        self.0.extend_from_slice(if self.0.is_empty() { b"{\"" } else { b",\"" });
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
     }
 
     /// Nearly every text stands for itself; to look for one that does not costs less than to write each as if it did not.

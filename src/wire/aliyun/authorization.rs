@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::escape::hex;
+use super::head::{Head, Known};
 use super::parameters::{Parameter, Parameters};
 use super::signature::{
     ACS3, CanonicalRequest, X_ACS_ACTION, X_ACS_CONTENT_SHA256, X_ACS_DATE, X_ACS_SIGNATURE_NONCE, X_ACS_VERSION,
@@ -36,13 +37,13 @@ impl<'r> Signing<'r> {
     /// [`Kind::Malformed`] for two signatures, for algorithms that we do not speak (ACS4, SM3, RSA, bearer tokens)
     /// and for an `Authorization` that is not whole; [`Kind::MissingParameter`] and [`Kind::InvalidParameter`] for
     /// what V1 needs.
-    pub(super) fn find(headers: &'r HeaderMap, parameters: &Parameters<'r>) -> Result<Self, Fault> {
-        if headers.contains_key(X_ACS_BEARER_TOKEN) || parameters.position("BearerToken").is_some() {
+    pub(super) fn find(head: &Head<'r>, parameters: &Parameters<'r>) -> Result<Self, Fault> {
+        if head.has(Known::BearerToken) || parameters.position("BearerToken").is_some() {
             return Err(malformed(ALGORITHMS));
         }
-        match (headers.contains_key(AUTHORIZATION), parameters.get("Signature")) {
+        match (head.has(Known::Authorization), parameters.get("Signature")) {
             (true, Some(_)) => Err(malformed("it carries two signatures")),
-            (true, None) => V3::read(headers).map(Self::V3),
+            (true, None) => V3::read(head).map(Self::V3),
             (false, Some(signature)) => V1::read(signature, parameters).map(Self::V1),
             (false, None) => Ok(Self::None),
         }
@@ -67,7 +68,7 @@ impl<'r> Signing<'r> {
 pub(super) struct Unsigned<'c, 'r> {
     pub(super) method: &'c Method,
     pub(super) parameters: &'c Parameters<'r>,
-    pub(super) headers: &'c HeaderMap,
+    pub(super) head: &'c Head<'r>,
     pub(super) body: &'c [u8],
 }
 
@@ -151,8 +152,8 @@ pub(super) struct V3<'r> {
 }
 
 impl<'r> V3<'r> {
-    fn read(headers: &'r HeaderMap) -> Result<Self, Fault> {
-        let line = single(headers, AUTHORIZATION).ok_or(malformed(BROKEN))?;
+    fn read(head: &Head<'r>) -> Result<Self, Fault> {
+        let line = head.single(Known::Authorization).ok_or(malformed(BROKEN))?;
         let (algorithm, fields) = line.split_once(' ').ok_or(malformed(ALGORITHMS))?;
         if algorithm != ACS3 {
             return Err(malformed(ALGORITHMS));
@@ -167,17 +168,17 @@ impl<'r> V3<'r> {
         if fields.next().is_some() {
             return Err(malformed(BROKEN));
         }
-        let nonce = single(headers, X_ACS_SIGNATURE_NONCE).filter(|nonce| !nonce.is_empty());
+        let nonce = head.single(Known::Nonce).filter(|nonce| !nonce.is_empty());
         Ok(Self { access_key_id, nonce, signed, signature })
     }
 
     fn claim<'c>(&'c self, request: Unsigned<'c, 'r>) -> Result<Claim<'c>, Fault> {
         let content_hash = hex(&Sha256::digest(request.body));
-        let declared = single(request.headers, X_ACS_CONTENT_SHA256).map(str::as_bytes);
+        let declared = request.head.single(Known::ContentHash).map(str::as_bytes);
         if !self.covers_what_it_must(&request) || declared != Some(&content_hash) {
             return Err(Fault::caller(Kind::BadSignature(None)));
         }
-        let signed_at = timestamp(single(request.headers, X_ACS_DATE).unwrap_or(""))?;
+        let signed_at = timestamp(request.head.single(Known::Date).unwrap_or(""))?;
         let proof = Box::new(V3Proof { request, signing: self, content_hash });
         Ok(Claim::Signed(Signed { access_key_id: self.access_key_id, signed_at, nonce: self.nonce, proof }))
     }
@@ -187,9 +188,9 @@ impl<'r> V3<'r> {
     fn covers_what_it_must(&self, request: &Unsigned<'_, '_>) -> bool {
         let names = || self.signed.split(';');
         let sorted = names().zip(names().skip(1)).all(|(one, next)| one < next);
-        let there = names().all(|name| is_lower(name) && once(request.headers, name));
+        let there = names().all(|name| is_lower(name) && once(request.head.all(), name));
         let covered = |name: HeaderName| names().any(|signed| signed == name.as_str());
-        let nonce = !request.headers.contains_key(X_ACS_SIGNATURE_NONCE) || covered(X_ACS_SIGNATURE_NONCE);
+        let nonce = !request.head.has(Known::Nonce) || covered(X_ACS_SIGNATURE_NONCE);
         let content_type = request.body.is_empty() || covered(CONTENT_TYPE);
         sorted && there && nonce && content_type && ALWAYS_SIGNED.into_iter().all(covered)
     }
@@ -205,7 +206,7 @@ impl Proof for V3Proof<'_, '_> {
     fn verify(&self, secret: &Secret) -> bool {
         let canonical = CanonicalRequest {
             method: self.request.method.as_str(),
-            headers: self.request.headers,
+            headers: self.request.head.all(),
             signed: self.signing.signed,
             content_hash: &self.content_hash,
         };
@@ -222,13 +223,6 @@ impl Proof for V3Proof<'_, '_> {
     fn tag(&self) -> &[u8] {
         self.signing.signature.as_bytes()
     }
-}
-
-/// The value of a header that occurs once and is visible ASCII.
-pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().ok()?;
-    values.next().is_none().then_some(value.trim_ascii())
 }
 
 fn once(headers: &HeaderMap, name: &str) -> bool {
@@ -254,4 +248,3 @@ const ALGORITHMS: &str = "only HMAC-SHA1 (V1) and ACS3-HMAC-SHA256 (V3) signatur
 const ALWAYS_SIGNED: [HeaderName; 5] = [HOST, X_ACS_ACTION, X_ACS_CONTENT_SHA256, X_ACS_DATE, X_ACS_VERSION];
 const BROKEN: &str = "its Authorization is not Credential, SignedHeaders and Signature";
 const CONFIDENTIAL: [&str; 5] = ["BearerToken", "CiphertextBlob", "Plaintext", "STSToken", "SecurityToken"];
-const X_ACS_BEARER_TOKEN: HeaderName = HeaderName::from_static("x-acs-bearer-token");

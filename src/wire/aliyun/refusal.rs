@@ -8,7 +8,6 @@ use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
-use super::authorization::single;
 use super::object;
 use crate::fault::{Fault, Kind, Verbatim};
 use crate::kms::{Action, RequestId};
@@ -279,6 +278,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let milliseconds = number(X_ACS_RETRY_AFTER).map(Duration::from_millis);
     let after = milliseconds.or_else(|| number(RETRY_AFTER).map(Duration::from_secs))?;
     Some(after.min(RETRY_AFTER_MAX))
+}
+
+/// The value of a header that occurs once and is visible ASCII.
+fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value.trim_ascii())
 }
 
 const HOST_ID: &str = "kmsproxy";

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use http::header::HeaderMap;
 
-use super::authorization::{Signing, Unsigned, single};
+use super::authorization::{Signing, Unsigned};
 use super::escape::{Layer, Length, Sink, escape};
+use super::head::{Head, Known};
 use super::parameters::Parameters;
-use super::signature::{FORM, X_ACS_ACTION, X_ACS_VERSION};
+use super::signature::FORM;
 use super::{blob, call};
 use crate::claim::Claim;
 use crate::fault::{Fault, Kind};
@@ -19,7 +20,7 @@ use crate::secret::Secret;
 /// [`Request::call`].
 pub struct Request<'r> {
     method: &'r Method,
-    headers: &'r HeaderMap,
+    head: Head<'r>,
     body: &'r [u8],
     parameters: Parameters<'r>,
     signing: Signing<'r>,
@@ -36,9 +37,10 @@ impl<'r> Request<'r> {
         if query.len() > QUERY_BYTES_MAX || body.len() > BODY_BYTES_MAX {
             return Err(Fault::caller(Kind::TooLarge));
         }
-        let parameters = Parameters::parse(query, form(method, headers, body)?)?;
-        let signing = Signing::find(headers, &parameters)?;
-        Ok(Self { method, headers, body, parameters, signing })
+        let head = Head::of(headers);
+        let parameters = Parameters::parse(query, form(method, &head, body)?)?;
+        let signing = Signing::find(&head, &parameters)?;
+        Ok(Self { method, head, body, parameters, signing })
     }
 
     /// Who the request says it is from; [`Claim::Anonymous`] where it is not signed.
@@ -47,8 +49,8 @@ impl<'r> Request<'r> {
     /// [`Kind::StaleTimestamp`] for a time of signing that is no time; [`Kind::BadSignature`] where the V3 signature
     /// leaves out what it must cover or the body is not the one that was signed.
     pub fn claim(&self) -> Result<Claim<'_>, Fault> {
-        let (method, headers, body) = (self.method, self.headers, self.body);
-        self.signing.claim(Unsigned { method, parameters: &self.parameters, headers, body })
+        let (method, head, body) = (self.method, &self.head, self.body);
+        self.signing.claim(Unsigned { method, parameters: &self.parameters, head, body })
     }
 
     /// What the request asks.
@@ -57,16 +59,16 @@ impl<'r> Request<'r> {
     /// [`Kind::UnknownAction`] for actions that are not relayed; [`Kind::MissingParameter`] and
     /// [`Kind::InvalidParameter`] by the parameter's name.
     pub fn call(&self) -> Result<Call, Fault> {
-        if self.said("Version", X_ACS_VERSION)? != VERSION {
+        if self.said("Version", Known::Version)? != VERSION {
             return Err(Fault::caller(Kind::InvalidParameter("Version".into())));
         }
-        call::decode(&self.said("Action", X_ACS_ACTION)?, &self.parameters)
+        call::decode(&self.said("Action", Known::Action)?, &self.parameters)
     }
 
     /// A V3 request says it in the signed header, a V1 request in the signed parameter, a request without a signature
     /// in either.
-    fn said(&self, parameter: &str, header: HeaderName) -> Result<Cow<'r, str>, Fault> {
-        let in_header = || single(self.headers, header).map(Cow::Borrowed);
+    fn said(&self, parameter: &str, header: Known) -> Result<Cow<'r, str>, Fault> {
+        let in_header = || self.head.single(header).map(Cow::Borrowed);
         let said = match self.signing {
             Signing::V3(_) => in_header(),
             Signing::V1(_) => self.parameters.get(parameter),
@@ -76,7 +78,7 @@ impl<'r> Request<'r> {
     }
 }
 
-fn form<'r>(method: &Method, headers: &HeaderMap, body: &'r [u8]) -> Result<&'r str, Fault> {
+fn form<'r>(method: &Method, head: &Head<'_>, body: &'r [u8]) -> Result<&'r str, Fault> {
     let malformed = |why| Fault::caller(Kind::Malformed(why));
     if body.is_empty() {
         return Ok("");
@@ -84,7 +86,7 @@ fn form<'r>(method: &Method, headers: &HeaderMap, body: &'r [u8]) -> Result<&'r 
     if method != Method::POST {
         return Err(malformed("only POST has a body"));
     }
-    let essence = single(headers, CONTENT_TYPE).and_then(|value| value.split(';').next());
+    let essence = head.single(Known::ContentType).and_then(|value| value.split(';').next());
     if !essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(FORM)) {
         return Err(malformed("its body is not application/x-www-form-urlencoded"));
     }
