@@ -33,10 +33,12 @@ async fn no_secret_of_a_request_is_in_what_a_collector_is_sent() {
     }
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses[3..].iter().all(|&status| status >= 400), "{statuses:?}");
+    let sound = signed(&scene.plugin, "Decrypt", &decrypt);
+    let authorization = sound.headers()["authorization"].to_str().unwrap().to_owned();
+    let signature = authorization.rsplit('=').next().unwrap().to_owned();
+    assert_eq!(scene.plugin.connect().await.send(sound).await.0, 200);
     let mut forged = signed(&scene.plugin, "Decrypt", &decrypt);
     *forged.uri_mut() = format!("/?Signature={NAME}").parse().unwrap();
-    let authorization = forged.headers()["authorization"].to_str().unwrap().to_owned();
-    let signature = authorization.rsplit('=').next().unwrap().to_owned();
     assert!(scene.plugin.connect().await.send(forged).await.0 >= 400);
     let wrapped = grpc::round(scene.apiserver(), DEK.as_bytes(), &[(NAME, NAME)]).await;
     assert!(scene.proxy.stop("-TERM").success());

@@ -1,5 +1,7 @@
 //! Collectors that are away, refuse, talk nonsense or say nothing: spans are lost and counted, and callers are answered.
 
+use std::time::Duration;
+
 use super::scene::{Scene, parent};
 use super::sink::{Manner, Sink, TAKEN};
 
@@ -15,8 +17,17 @@ fn before(endpoint: &str, more: &str) -> Scene {
     Scene::new(&format!("[tracing]\nendpoint = \"{endpoint}\"\nsample = 0\n{more}"))
 }
 
-fn lines(scene: &Scene, text: &str) -> usize {
-    scene.proxy.log().lines().filter(|line| line.contains("WARN") && line.contains(text)).count()
+/// How many warnings have this text, once there is one: the log is written a moment after what is counted.
+async fn lines(scene: &Scene, text: &str) -> usize {
+    for _ in 0..PATIENCE {
+        let log = scene.proxy.log();
+        let found = log.lines().filter(|line| line.contains("WARN") && line.contains(text)).count();
+        if found > 0 {
+            return found;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    panic!("never logged: {text}\n{}", scene.proxy.log())
 }
 
 #[tokio::test]
@@ -28,7 +39,7 @@ async fn what_nobody_takes_is_lost_and_told_in_one_line() {
         scene.count("lost", 4 * round).await;
     }
     assert_eq!(scene.counted("exported").await, 0);
-    assert_eq!(lines(&scene, "spans are lost"), 1, "{}", scene.proxy.log());
+    assert_eq!(lines(&scene, "spans are lost").await, 1, "{}", scene.proxy.log());
 }
 
 #[tokio::test]
@@ -39,7 +50,7 @@ async fn a_collector_that_is_ill_is_asked_again_and_one_that_refuses_is_not() {
         busy(&scene, 1).await;
         scene.count("lost", 2).await;
         assert_eq!(sink.posted().len(), attempts);
-        assert_eq!(lines(&scene, "spans are lost"), 1);
+        assert_eq!(lines(&scene, "spans are lost").await, 1);
     }
 }
 
@@ -57,7 +68,7 @@ async fn an_answer_that_is_no_otlp_is_no_consent_and_what_it_rejects_is_counted(
     let scene = before(&format!("http://{}", choosy.address), "");
     busy(&scene, 1).await;
     scene.count("lost", 1).await;
-    assert_eq!((scene.counted("exported").await, lines(&scene, "rejected")), (1, 1));
+    assert_eq!((scene.counted("exported").await, lines(&scene, "rejected").await), (1, 1));
 }
 
 #[tokio::test]
@@ -66,7 +77,7 @@ async fn while_a_collector_says_nothing_the_list_fills_and_no_caller_waits() {
     let scene = before(&format!("http://{}", sink.address), "timeout = \"10m\"\nqueue = 4");
     busy(&scene, 1).await;
     while sink.posted().is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(POLL).await;
     }
     busy(&scene, 20).await;
     scene.count("dropped", 36).await;
@@ -98,3 +109,7 @@ async fn over_tls_a_collector_is_believed_by_its_authority_alone_and_has_the_hea
     stranger.count("lost", 2).await;
     assert_eq!(sink.posted().len(), 1);
 }
+
+const POLL: Duration = Duration::from_millis(20);
+/// Polls.
+const PATIENCE: usize = 1000;
