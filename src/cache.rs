@@ -14,12 +14,12 @@ use sha2::Sha256;
 use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::{Fault, REMEMBERED_MAX};
-use crate::kms::{Context, Decrypt, KeyId, KeyVersion, RequestId};
-use crate::lease::{Asked, Epoch};
-use crate::ledger::{Dek, Kept, Ledger, Mark, Scope};
+use crate::kms::{Context, Decrypt};
+use crate::ledger::{Kept, Ledger, Mark};
 use crate::policy::Permit;
 
 mod entry;
+mod fill;
 mod index;
 mod lot;
 mod parts;
@@ -27,6 +27,8 @@ mod phase;
 mod source;
 
 pub use entry::{Closed, Entry};
+use fill::Told;
+pub use fill::{Fill, Filled};
 use index::Index;
 use lot::Lots;
 use parts::Parts;
@@ -363,45 +365,6 @@ impl Cache {
     }
 }
 
-/// What there is to keep of one answer.
-#[derive(Debug)]
-pub struct Fill<'a> {
-    /// Of which call.
-    pub fingerprint: Fingerprint,
-    /// For whom: as in the fingerprint.
-    pub share: &'a CallerName,
-    /// The call itself, to ask it again.
-    pub call: &'a Decrypt,
-    /// When it was sent.
-    pub asked: Asked,
-    /// The key that the answer names.
-    pub key: &'a KeyId,
-    /// Its version.
-    pub version: &'a KeyVersion,
-    /// The DEK.
-    pub plaintext: &'a [u8],
-    /// What the KMS knows the call by.
-    pub source: &'a RequestId,
-}
-
-/// What became of it.
-#[derive(Clone, Debug)]
-pub struct Filled {
-    /// By which lease it may be released.
-    pub scope: Arc<Scope>,
-    /// In which epoch of that.
-    pub epoch: Epoch,
-    dek: Told,
-}
-
-/// Who is told that a DEK is asked for.
-#[derive(Clone, Debug)]
-enum Told {
-    /// Where there was no room to keep it.
-    Alone(Arc<Dek>),
-    Entry(Arc<Entry>),
-}
-
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cache({} entries)", self.len())
@@ -441,7 +404,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kms::{Ciphertext, ContextForm, Extra};
+    use crate::kms::{Ciphertext, ContextForm, Extra, KeyId, KeyVersion, RequestId};
 
     type Parts = (String, String, Vec<u8>, Option<std::collections::BTreeMap<String, String>>);
 

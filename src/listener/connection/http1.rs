@@ -93,5 +93,5 @@ fn http() -> http1::Builder {
     http
 }
 
-/// Bytes of a request's head: clients of Alibaba Cloud put up to 32 KiB of query into it. Over it, hyper answers 431, or 414.
+/// Bytes of a request's head: clients of Alibaba Cloud put up to 32 KiB of query into it. Over it: 431 or 414.
 const HEAD_MAX: usize = 64 * 1024;
