@@ -14,12 +14,13 @@ use sha2::Sha256;
 use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::{Fault, REMEMBERED_MAX};
-use crate::kms::{Context, Decrypt};
+use crate::kms::Decrypt;
 use crate::ledger::{Kept, Ledger, Mark};
 use crate::policy::Permit;
 
 mod entry;
 mod fill;
+mod fingerprint;
 mod index;
 mod lot;
 mod parts;
@@ -29,6 +30,8 @@ mod source;
 pub use entry::{Closed, Entry};
 use fill::Told;
 pub use fill::{Fill, Filled};
+pub use fingerprint::Fingerprint;
+use fingerprint::{Slip, absorb, absorb_context};
 use index::Index;
 use lot::Lots;
 use parts::Parts;
@@ -67,24 +70,6 @@ pub struct Cache {
     failures: Failures,
     keyed: Hmac<Sha256>,
     max_age: Duration,
-}
-
-/// A keyed hash over everything an answer depends on. The key is random and dies with the process, so a fingerprint
-/// names nothing outside it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint {
-    hash: [u8; 32],
-}
-
-/// A part of a fingerprint that is as good as a hash of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Slip(u64);
-
-impl Fingerprint {
-    fn slip(&self) -> Slip {
-        let [a, b, c, d, e, f, g, h, ..] = self.hash;
-        Slip(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
-    }
 }
 
 impl Cache {
@@ -371,30 +356,8 @@ impl fmt::Debug for Cache {
     }
 }
 
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fingerprint")
-    }
-}
-
 fn failures() -> moka::sync::CacheBuilder<Fingerprint, (Fault, Moment), Failures> {
     moka::sync::Cache::builder().max_capacity(FAILURES_MAX)
-}
-
-fn absorb(mac: &mut Hmac<Sha256>, part: &[u8]) {
-    mac.update(&(part.len() as u64).to_be_bytes());
-    mac.update(part);
-}
-
-fn absorb_context(mac: &mut Hmac<Sha256>, context: &Context) {
-    mac.update(&[1]);
-    // As it was spelled, too: some KMS editions bind the spelling, and would refuse what another one is answered.
-    absorb(mac, context.text().as_bytes());
-    mac.update(&(context.pairs().len() as u64).to_be_bytes());
-    for (name, value) in context.pairs() {
-        absorb(mac, name.as_bytes());
-        absorb(mac, value.as_bytes());
-    }
 }
 
 const FAILURES_MAX: u64 = 10_000;
@@ -404,7 +367,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kms::{Ciphertext, ContextForm, Extra, KeyId, KeyVersion, RequestId};
+    use crate::kms::{Ciphertext, Context, ContextForm, Extra, KeyId, KeyVersion, RequestId};
 
     type Parts = (String, String, Vec<u8>, Option<std::collections::BTreeMap<String, String>>);
 

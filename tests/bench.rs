@@ -84,13 +84,14 @@ fn a_target_that_is_not_on_this_machine_is_refused_before_anything_is_sent() {
 
 #[test]
 fn what_cannot_be_is_refused_with_a_remedy() {
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["hit", "unix:/nowhere"], 64, "--credentials"),
         (&["hit", "unix:/nowhere", "--face", "kubernetes-v1"], 70, "/nowhere"),
         (&["storm", "bare"], 64, "plays `hit` and `idle` only"),
         (&["disable", "unix:/nowhere", "--face", "kubernetes-v1"], 64, "--control"),
         (&["hit", "emulator", "--face", "kubernetes-v1"], 64, "no gRPC"),
         (&["hit", "spawn,decks=5"], 64, "deks="),
+        (&["hit", "spawn,audit=perhaps"], 64, "audit=on or off"),
         (&["hit", "--duration", "11m"], 64, "at most 10m"),
     ];
     for (arguments, code, word) in cases {

@@ -202,8 +202,8 @@ fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// About a minute on two cores that do nothing else.
-const SEEDS: u64 = 300;
+/// Some two minutes on two cores that do nothing else.
+const SEEDS: u64 = 500;
 const FAILURES_MAX: usize = 3;
 const TICK: Duration = Duration::from_millis(10);
 /// The part of a run, at its end, in which all is to be well.

@@ -24,7 +24,8 @@ use crate::upstream::transport::Trust;
 pub(super) struct Choice {
     /// Whom to load: unix:/PATH, unix:@NAME, http://127.0.0.1:PORT, https://HOST:PORT; spawn: a kmsproxy in front of an
     /// embedded KMS, both started for this run; emulator: that KMS alone; bare: a responder that answers one constant.
-    /// The last three take further words, such as spawn,deks=1000000 or spawn,binary=/PATH/kmsproxy: face, over, deks, binary
+    /// The last three take further words, such as spawn,deks=1000000 or spawn,binary=/PATH/kmsproxy: face, over, deks,
+    /// binary, audit
     #[arg(value_name = "TARGET", default_value = "spawn", conflicts_with = "compare")]
     target: String,
     /// Start kmsproxy and an embedded KMS for this run, as TARGET spawn does
@@ -97,6 +98,7 @@ pub(super) struct Side {
     over: Over,
     pub(super) deks: Option<u32>,
     binary: Option<PathBuf>,
+    audit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +133,8 @@ impl Choice {
             Some("bare") => Kind::Bare,
             _ => Kind::Given,
         };
-        let (face, over) = (self.face, self.over);
-        let mut side = Side { text: text.to_owned(), kind, face, over, deks: None, binary: None };
+        let (face, over, audit) = (self.face, self.over, self.audit);
+        let mut side = Side { text: text.to_owned(), kind, face, over, deks: None, binary: None, audit };
         if kind != Kind::Given {
             words.try_for_each(|word| side.word(word))?;
         }
@@ -187,7 +189,7 @@ impl Choice {
             told_quota: !self.quota_untold,
             room: side.deks.map_or_else(|| scenario.room(), |deks| deks as usize),
             connections: scenario.connections(),
-            audit: self.audit,
+            audit: side.audit,
             working_set: scenario.restarts(),
             settings: scenario.settings().into_iter().chain(self.settings.iter().cloned()).collect(),
             timeout: DAEMON_TIMEOUT,
@@ -241,7 +243,7 @@ impl Choice {
 impl Side {
     fn word(&mut self, word: &str) -> Result<(), String> {
         use clap::ValueEnum as _;
-        let wrong = || format!("{}: {word:?} is none of face=…, over=…, deks=…, binary=…", self.text);
+        let wrong = || format!("{}: {word:?} is none of face=…, over=…, deks=…, binary=…, audit=on or off", self.text);
         let (name, value) = word.split_once('=').ok_or_else(wrong)?;
         match name {
             "face" => self.face = Face::from_str(value, false).map_err(|_| wrong())?,
@@ -252,6 +254,7 @@ impl Side {
                 self.deks.ok_or_else(|| format!("{}: from 1 to 2,000,000 DEKs", self.text))?;
             }
             "binary" => self.binary = Some(Path::new(value).to_owned()),
+            "audit" if ["on", "off"].contains(&value) => self.audit = value == "on",
             _ => return Err(wrong()),
         }
         Ok(())

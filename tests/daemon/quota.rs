@@ -1,5 +1,5 @@
 //! A KMS that grants a hundred calls a second, and more cold DEKs than that: what it is asked, by its own account.
-//! `KMSPROXY_DEKS=10000 cargo test --test daemon quota -- --nocapture` asks for more of them, and tells the figures.
+//! `COLD_DEKS=10000 cargo test --test daemon quota -- --nocapture` asks for more of them, and tells the figures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ struct Drained {
 
 async fn drain(upstream: &'static str) -> Drained {
     let scene = Scene::new(Setting { retries: 2, probe: "1s", lease: "5s", upstream, ..Setting::default() });
-    let deks = std::env::var("KMSPROXY_DEKS").map_or(DEKS, |deks| deks.parse().unwrap());
+    let deks = std::env::var("COLD_DEKS").map_or(DEKS, |deks| deks.parse().unwrap());
     let path: Arc<Path> = Path::new(scene.unix.address.strip_prefix("unix:").unwrap()).into();
     // A key that lives by its probes alone, and the cold ones of another.
     let idle = scene.new_key().await;
