@@ -82,14 +82,17 @@ impl Scenario for Hits {
     }
 
     fn prepare(&mut self, stage: &mut Stage<'_>) -> Result<(), Failure> {
-        // What it takes to be asked at all is not what a DEK takes: connections, and what is made at the first call.
-        let first = stage.prepare(FIRST)?;
-        stage.warm(&first)?;
+        // Of few, what the connections take would be most of it.
+        let weighed = self.options.deks >= DEKS_WEIGHED;
+        if weighed {
+            // What it takes to be asked at all is not what a DEK takes: connections, and what is made at the first call.
+            let first = stage.prepare(FIRST)?;
+            stage.warm(&first)?;
+        }
         self.deks = stage.prepare(self.options.deks as usize)?;
         let before = stage.resident();
         stage.warm(&self.deks)?;
-        // Of few, what the connections take would be most of it.
-        let grown = before.zip(stage.resident()).filter(|_| self.options.deks >= DEKS_WEIGHED);
+        let grown = before.zip(stage.resident()).filter(|_| weighed);
         self.each = grown.map(|(before, after)| (after as f64 - before as f64) / f64::from(self.options.deks));
         Ok(())
     }

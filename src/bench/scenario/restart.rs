@@ -63,8 +63,10 @@ impl Scenario for Restarts {
         (self.options.apiservers * self.options.resources) as usize
     }
 
-    fn prepare(&mut self, _: &mut Stage<'_>) -> Result<(), Failure> {
-        Ok(())
+    fn prepare(&mut self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+        // A daemon that has not heard from its KMS yet says so to a Status, and the apiserver would come again later.
+        let first = stage.prepare(1)?;
+        stage.warm(&first)
     }
 
     fn round(&mut self, stage: &mut Stage<'_>) -> Result<Vec<Phase>, Failure> {
