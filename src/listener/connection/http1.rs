@@ -71,8 +71,10 @@ where
                 Err(After::Close) => return Ok(()),
                 Err(After::Rest) => {}
             }
-            let unread = http.into_parts().read_buf;
-            stream.unread(unread);
+            let buffer = http.into_parts().read_buf;
+            stream.unread(&buffer);
+            // Not when the rest ends.
+            drop(buffer);
             if !stay.rest(&mut stream).await {
                 return Ok(());
             }

@@ -52,9 +52,10 @@ impl Stream {
         }
     }
 
-    /// Takes back what was read and not understood yet: it is what is read next.
-    pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+    /// Takes back what was read and not understood yet: it is what is read next. Copied, so that the buffer which it lies in,
+    /// with all that was read before it, is let go of and wiped.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.unread = Bytes::copy_from_slice(bytes);
     }
 
     /// Waits for the first byte of what comes next, which stays to be read; false where the peer has closed.
@@ -93,6 +94,9 @@ impl AsyncRead for Stream {
             let length = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..length]);
             self.unread.advance(length);
+            if self.unread.is_empty() {
+                self.unread = Bytes::new();
+            }
             self.member.heard();
             return Poll::Ready(Ok(()));
         }
