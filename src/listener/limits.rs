@@ -33,14 +33,17 @@ pub struct Limits {
     pub age: Duration,
     /// For requests in flight when the listener shuts down.
     pub drain: Duration,
+    /// Whether HTTP/1.1 looks for a hang-up while it answers, and then drops the request; it takes a buffer for each request.
+    pub watchful: bool,
 }
 
 impl Limits {
     /// For a KMS of trials, whose clients keep connections as they do to a real one: none is let go of before it is idle.
-    /// (Where both ends did so after a second, a client's next question would meet the end of its connection.)
+    /// (Where both ends did so after a second, a client's next question would meet the end of its connection.) What it does
+    /// not answer for a while, because it plays dead, is dropped with whoever asked.
     #[must_use]
     pub const fn of_a_kms(self) -> Self {
-        Self { rest: self.idle, ..self }
+        Self { rest: self.idle, watchful: true, ..self }
     }
 
     /// The defaults for `face`.
@@ -65,6 +68,7 @@ impl Default for Limits {
             stall: Duration::from_secs(5),
             age: Duration::from_secs(600),
             drain: Duration::from_secs(15),
+            watchful: false,
         }
     }
 }

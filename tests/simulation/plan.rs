@@ -163,6 +163,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether the KMS is to throttle for a while.
+    pub(crate) fn throttles(&self) -> bool {
+        self.spells.iter().any(|spell| matches!(spell.fault, Fault::Throttled(_)))
+    }
+
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let mut spells: Vec<Spell> = Vec::new();
         for _ in 0..4 + dice.roll(6) {

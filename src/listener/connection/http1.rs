@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use self::stay::{After, Stay, Step};
-use super::{Confidential, Opened, Order, Protocol};
+use super::{Confidential, Limits, Opened, Order, Protocol};
 use crate::claim::Peer;
 
 mod stay;
@@ -58,7 +58,7 @@ where
         };
         loop {
             // In a box, which is gone while the connection rests.
-            let mut http = Box::new(http().serve_connection(TokioIo::new(&mut stream), service_fn(answer)));
+            let mut http = Box::new(http(&limits).serve_connection(TokioIo::new(&mut stream), service_fn(answer)));
             let outcome = stay.attend(|cx, step| match step {
                 Step::GoOn => Pin::new(&mut *http).poll(cx),
                 Step::Finish => {
@@ -82,16 +82,17 @@ where
     }
 }
 
-fn http() -> http1::Builder {
+fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // hyper's own timeout makes no difference between an idle connection and half a head; ours does. Its
     // `pipeline_flush` would be a little faster, but keeps an answer back for as long as anything is unread: half a
     // next request, a body that was refused, the rest of a head that was too long.
     //
-    // Who closes one direction is answered in the other. hyper would else look for the end of what comes in while it
-    // answers, into a new buffer for each request; whoever hangs up is noticed when the answer is written, and holds a
-    // place no longer than a request may take.
-    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false).half_close(true);
+    // Unless it shall be watchful, who closes one direction is answered in the other. hyper would else look for the end of
+    // what comes in while it answers, into a new buffer for each request; whoever hangs up is noticed when the answer is
+    // written, and holds a place no longer than a request may take.
+    http.header_read_timeout(None).max_buf_size(HEAD_MAX).pipeline_flush(false).writev(false);
+    http.half_close(!limits.watchful);
     http
 }
 
