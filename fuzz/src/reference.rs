@@ -92,7 +92,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// A `traceparent` by the W3C's Trace Context, level 2: trace, span, and whether it is sampled.
 pub fn traceparent(text: &[u8]) -> Option<(u128, u64, bool)> {
-    let text = std::str::from_utf8(text).ok()?;
+    // What follows the flags in a later version may be anything.
+    let text = String::from_utf8_lossy(text);
     let fields: Vec<&str> = text.split('-').collect();
     let [version, trace, span, flags, later @ ..] = &fields[..] else { return None };
     let digits = |text: &str, count| text.len() == count && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
