@@ -245,7 +245,7 @@ impl Untaken {
 }
 
 /// The headers in a text of lines, `Name: value`; empty lines and those that begin with `#` are none. None where a line is
-/// no header, is one that a message of ours has anyway, or there are more than [`HEADERS_MAX`].
+/// no header, is one that a message of ours has anyway, or there are more than `HEADERS_MAX`.
 #[must_use]
 pub fn headers(text: &Secret) -> Option<HeaderMap> {
     let mut all = HeaderMap::new();

@@ -38,7 +38,7 @@ pub enum Attribute {
 /// What is said, as OTLP writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Text, at most [`TEXT_BYTES_MAX`] bytes.
+    /// Text, at most `TEXT_BYTES_MAX` bytes.
     Text(&'a str),
     /// A number.
     Number(i64),
