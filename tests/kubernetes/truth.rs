@@ -52,9 +52,7 @@ async fn a_disabled_key_ends_status_and_decrypts_until_it_is_enabled() {
     let took = until_status(&mut server, &["FailedPrecondition"]).await;
     assert!(took <= LEASE + PROBE + SLACK, "Status took {took:?} to tell");
     for (name, made) in &made {
-        // Status wants an Encrypt of late as well, and so may tell sooner than the lease of the DEKs ends.
-        let ended = || Some(server.decrypt(name, made)).filter(|it| it.code().is_some()).ok_or("served".to_owned());
-        until("the lease ends", LEASE, ended).await;
+        until_ended(&mut server, name, made).await;
         for refused in [server.decrypt(name, made), server.encrypt(name, SEED)] {
             assert_eq!(refused.code(), Some("FailedPrecondition"), "{refused:?}");
             let told = refused.message();
@@ -88,6 +86,7 @@ async fn a_silent_kms_ends_status_and_decrypts_until_it_speaks() {
     let took = until_status(&mut server, &SILENCE).await;
     assert!(took <= LEASE + SLACK, "Status took {took:?} to tell");
     for (name, made) in &made {
+        until_ended(&mut server, name, made).await;
         for refused in [server.decrypt(name, made), server.encrypt(name, SEED)] {
             assert!(refused.code().is_some_and(|code| SILENCE.contains(&code)), "{refused:?}");
             assert!(refused.millis() < 3_500.0, "{refused:?}");
@@ -147,6 +146,12 @@ async fn until_status(server: &mut Apiserver, codes: &[&str]) -> Duration {
     })
     .await;
     took
+}
+
+/// Waits until the lease of a DEK ends: Status wants an Encrypt of late as well, and so may tell sooner.
+async fn until_ended(server: &mut Apiserver, name: &str, made: &Value) {
+    let ended = || Some(server.decrypt(name, made)).filter(|it| it.code().is_some()).ok_or("served".to_owned());
+    until("the lease ends", LEASE, ended).await;
 }
 
 /// Waits until what was refused is opened: that it was refused is remembered for a moment after Status is well again.
