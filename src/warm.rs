@@ -275,7 +275,7 @@ impl Keeper {
     /// Remembers what is cached of an upstream that ends, and what was still to be unwrapped. To be called while it is
     /// cached.
     pub fn part(&self, upstream: &str) {
-        let cached: Vec<_> = self.cached().filter(|member| member.upstream == upstream).collect();
+        let cached: Vec<_> = self.cached(|entry| entry.scope().upstream() == upstream).collect();
         let mut upstreams = self.upstreams();
         let theirs = |warm_up: &mut Arc<WarmUp>| warm_up.upstream() == upstream;
         let ended: Vec<_> = upstreams.warm_ups.extract_if(.., theirs).collect();
@@ -349,15 +349,16 @@ impl Keeper {
         // Before the cache, so that nothing is in neither: what moves from one to the other meanwhile is in both.
         let mut left: Vec<Member> = self.warm_ups().iter().flat_map(|warm_up| warm_up.left()).collect();
         left.extend_from_slice(&self.upstreams().absent);
-        let members: Vec<_> = self.cached().chain(left).collect();
+        let members: Vec<_> = self.cached(|_| true).chain(left).collect();
         let mut seen = HashSet::new();
         let distinct: Vec<_> = members.iter().filter(|member| seen.insert(fingerprint(&self.cache, member))).collect();
         working_set::write(&self.path, &distinct)
     }
 
-    /// What is cached, the most lately asked for first.
-    fn cached(&self) -> impl Iterator<Item = Member> + use<> {
-        self.cache.hottest().into_iter().map(|entry: Arc<Entry>| Member {
+    /// What is cached of those that are `wanted`, the most lately asked for first.
+    fn cached(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Member> {
+        let entries = self.cache.hottest().into_iter().filter(move |entry| wanted(entry));
+        entries.map(|entry: Arc<Entry>| Member {
             upstream: entry.scope().upstream().to_owned(),
             share: entry.share().clone(),
             key: entry.key().clone(),

@@ -176,12 +176,6 @@ impl Scope {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Counts an entry that names this scope; the count falls when the mark is dropped.
-    #[must_use]
-    pub fn mark(self: &Arc<Self>) -> Mark<Arc<Self>> {
-        Mark::of(Arc::clone(self))
-    }
-
     /// Has the scope probed, whether or not anything is kept in it, until the result is dropped.
     #[must_use]
     pub fn watch(self: Arc<Self>) -> Watching {

@@ -22,8 +22,8 @@ pub(super) struct Crowd {
 /// Who makes room.
 #[derive(Debug, Default)]
 struct Leaving {
-    /// Who was told to, and when.
-    told: VecDeque<(Instant, Weak<Member>)>,
+    /// Who was told to last, and when.
+    told: Option<(Instant, Weak<Member>)>,
     /// Who is next, the one first that has been idle longest; and since when it was when that was looked at. Whoever is not
     /// among them has not been idle for as long, so that it need not be looked at before they are through.
     next: VecDeque<(Instant, Weak<Member>)>,
@@ -91,8 +91,10 @@ impl Crowd {
 
     fn make_room(&self) {
         let (now, mut leaving) = (Instant::now(), locked(&self.leaving));
-        leaving.told.retain(|(told, member)| now - *told < GOING && member.upgrade().is_some_and(|one| one.goes()));
-        if !leaving.told.is_empty() {
+        let on_its_way = |(told, member): &(Instant, Weak<Member>)| {
+            now - *told < GOING && member.upgrade().is_some_and(|one| one.goes())
+        };
+        if leaving.told.as_ref().is_some_and(on_its_way) {
             return;
         }
         for looked in [false, true] {
@@ -102,7 +104,7 @@ impl Crowd {
             while let Some((since, member)) = leaving.next.pop_front() {
                 if let Some(longest) = member.upgrade().filter(|one| one.is_idle() && one.since() == since) {
                     longest.tell(Order::Yield);
-                    leaving.told.push_back((now, member));
+                    leaving.told = Some((now, member));
                     return;
                 }
             }

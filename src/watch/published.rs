@@ -159,7 +159,7 @@ mod tests {
             let ciphertext = Ciphertext::new(b"blob".to_vec());
             let sample = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };
             scope.renew(self.ledger.ask(), sample).unwrap();
-            scope.mark()
+            Mark::of(scope)
         }
 
         /// What is told a second later, of `key` and above zero.
