@@ -41,14 +41,14 @@ async fn with_twice_its_quota_written_what_it_throttles_brings_the_pace_down() {
     let drained =
         drain(Setting { granted: Some(GRANTED), quota: Some(2 * GRANTED), ..Setting::default() }, DEKS / 2).await;
     eprintln!("{drained}");
-    within(&drained, DEKS / 2, 1.2);
+    within(&drained, DEKS / 2, 1.15);
 }
 
 #[tokio::test(start_paused = true)]
 async fn with_no_quota_written_what_it_throttles_finds_the_pace() {
     let drained = drain(Setting { granted: Some(GRANTED), quota: None, ..Setting::default() }, DEKS).await;
     eprintln!("{drained}");
-    within(&drained, DEKS, 1.2);
+    within(&drained, DEKS, 1.15);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,8 +15,8 @@ use crate::clock::Moment;
 /// the count is for probes alone.
 ///
 /// The limit is the quota, where there is one. Each time the KMS says "too many" to a call that was sent after the last
-/// such time, it falls to nine tenths of what was granted in the last second (by a tenth at least, by half at most); with
-/// each answer it rises again, by a hundredth in a second of full use, and faster when nothing was throttled for a while.
+/// such time, it falls to 95 % of what was granted in the last second (by 5 % at least, by half at most); with each
+/// answer it rises again, by a hundredth in a second of full use, and faster when nothing was throttled for a while.
 /// Without a quota there is no limit until the KMS says "too many".
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -229,7 +229,7 @@ const DEPTH: f64 = 0.05;
 /// One place and a hundredth of all are for probes.
 const RESERVE_LEAST: u32 = 1;
 const RESERVE_PART: u32 = 100;
-const DECREASE: f64 = 0.9;
+const DECREASE: f64 = 0.95;
 const DECREASE_MOST: f64 = 0.5;
 /// What a first limit is at least, where there was none: ten calls that were granted say little of a quota.
 const FIRST_LEAST: f64 = 50.0;
@@ -313,13 +313,13 @@ mod tests {
         }
         (0..100).for_each(|_| pace.answered(at(21)));
         (0..64).for_each(|_| pace.throttled(at(1), at(41)));
-        assert_eq!(pace.limit(), Some(90.0));
+        assert_eq!(pace.limit(), Some(95.0));
         pace.sent(at(42));
         pace.throttled(at(42), at(62));
-        assert_eq!(pace.limit(), Some(81.0), "a tenth less, for it was sent after");
+        assert_eq!(pace.limit(), Some(90.25), "a twentieth less, for it was sent after");
         pace.sent(at(1100));
         pace.throttled(at(1100), at(1120));
-        assert_eq!(pace.limit(), Some(40.5), "half at most, however little was granted");
+        assert_eq!(pace.limit(), Some(45.125), "half at most, however little was granted");
     }
 
     #[test]
