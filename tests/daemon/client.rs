@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
 use self::diary::Page;
-use super::process::Daemon;
+use super::process::{Daemon, canary};
 
 /// How to reach a face, and as whom.
 #[derive(Clone)]
@@ -85,6 +85,7 @@ impl Client {
         if self.is_closed() {
             *self = self.target.connect().await;
         }
+        parameters.iter().filter(|(name, _)| *name == "Plaintext").for_each(|(_, plaintext)| canary::learn(plaintext));
         let request = signed(&self.target, action, parameters);
         let asked = self.target.page.as_ref().map(|page| page.asks(action, parameters));
         let outcome = match self.try_send(request).await {
@@ -96,6 +97,9 @@ impl Client {
             }
             Err(error) => panic!("{error}"),
         };
+        if let Some(plaintext) = outcome.1["Plaintext"].as_str() {
+            canary::learn(plaintext);
+        }
         if let Some(asked) = asked {
             asked.hears(&outcome);
         }
