@@ -559,7 +559,7 @@ mod tests {
             tokio::time::sleep(millis(5)).await;
             pass.throttled(Some(millis(10)));
         };
-        let (hasty, patient, ()) = tokio::join!(wait(650), wait(2000), throttle);
+        let (hasty, patient, ()) = tokio::join!(wait(600), wait(2000), throttle);
         assert_eq!((hasty, patient.0), ((Err(true), millis(1005)), Ok(())));
         assert!(all(flood).await.iter().all(Result::is_ok));
     }
