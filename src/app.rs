@@ -109,10 +109,12 @@ impl House {
     /// # Errors
     /// What cannot be carried out, before anything is served.
     pub fn build(loaded: Loaded, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
-        let Loaded { sources, config, mut plan } = loaded;
+        let Loaded { sources, config, plan } = loaded;
         let metrics = metrics::install().map_err(runtime_error)?;
         harden(&plan.memory)?;
         let descriptors = Descriptors::raised();
+        // While nothing has been taken out of the plan: what it has needs some, too.
+        let mut plan = descriptors.allot(plan)?;
         // Before there is a second thread: it takes its variables out of the environment.
         let inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);

@@ -80,6 +80,7 @@ impl Reloader {
         }
         let strangers = plan.callers.iter().filter(|caller| !estate.door.knows(&caller.entry));
         let strangers: Vec<_> = strangers.map(|caller| format!("caller.{}", caller.entry.name)).collect();
+        let plan = estate.descriptors.allot(plan).map_err(Hindrance::Impossible)?;
         let prepared = estate.prepare(&difference, plan, environment).map_err(Hindrance::Impossible)?;
         prepared.commit(estate);
         self.config = config;

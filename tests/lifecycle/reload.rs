@@ -129,6 +129,21 @@ async fn an_upstream_that_a_reload_asks_otherwise_is_warm_before_anybody_asks() 
 }
 
 #[tokio::test]
+async fn a_reload_that_changes_nothing_replaces_no_listener_where_descriptors_are_few() {
+    let audit = "sink = \"file\"\npath = \"DIR/audit.jsonl\"\n[admin]\naddress = \"unix:DIR/admin.sock\"";
+    let emulator = Daemon::emulator(&[]);
+    let address = emulator.at("address").to_owned();
+    let scene = Scene::started_by(&["prlimit", "--nofile=512"], emulator, &address, Setting { audit, ..SETTING });
+    assert!(scene.proxy.log().contains("the limit of open files is 512"), "{}", scene.proxy.log());
+    let opened = || scene.proxy.log().matches(" listening ").count();
+    // The log is written behind.
+    until("both listen", async || (opened() == 2).then_some(())).await;
+    assert_eq!(scene.reloaded().await, Vec::<String>::new());
+    until("it is told", async || scene.proxy.log().contains(": reloaded ").then_some(())).await;
+    assert_eq!(opened(), 2);
+}
+
+#[tokio::test]
 async fn a_kms_that_is_asked_otherwise_is_another_and_no_call_fails_for_it() {
     let scene = Scene::new(SETTING);
     let kept = scene.kept(4).await;
