@@ -240,6 +240,34 @@ allow = [{ actions = ["Decrypt"], keys = ["*"] }]
     assert_eq!(scene.tls.call("Decrypt", &[("CiphertextBlob", &kept[0].0)]).await.0, 200, "and no other");
 }
 
+/// A folder of a socket that somebody has locked is waited for, for half a second, and so is whatever else a reload binds or
+/// reads. Of three tries one is enough: on a machine that stands still the half second may be over before the signal comes.
+#[tokio::test]
+async fn who_is_told_to_end_while_a_reload_is_prepared_does_not_wait_for_it() {
+    for _ in 0..3 {
+        let mut scene = Scene::new(SETTING);
+        let folder = scene.proxy.dir.path().join("locked");
+        std::fs::create_dir(&folder).unwrap();
+        let held = std::fs::File::open(&folder).unwrap();
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        scene.rewrite("/plugin.sock", "/locked/plugin.sock");
+        scene.proxy.signal("-HUP");
+        sleep(Duration::from_millis(150)).await;
+        scene.proxy.signal("-TERM");
+        let (begun, mut ended) = (Instant::now(), None);
+        while ended.is_none() && begun.elapsed() < Duration::from_secs(30) {
+            sleep(Duration::from_millis(20)).await;
+            ended = scene.proxy.ended();
+        }
+        let (code, log) = (ended.and_then(|status| status.code()), scene.proxy.log());
+        assert!(code == Some(0) && log.contains(": draining"), "{code:?}\n{log}");
+        if !log.contains(": not reloaded") {
+            return;
+        }
+    }
+    panic!("the reload came to its end first");
+}
+
 #[tokio::test]
 async fn a_listener_of_another_name_takes_the_socket_over_and_its_file_keeps_its_mode() {
     let scene = Scene::new(SETTING);

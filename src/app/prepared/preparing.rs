@@ -28,7 +28,7 @@ struct Opened {
 
 impl Estate {
     /// Makes ready what `difference` says is to become of the parts of `plan`, whose listeners have their parts of the
-    /// descriptors. Needs a runtime.
+    /// descriptors. Needs a runtime, and a thread that may wait for files.
     ///
     /// # Errors
     /// What cannot be carried out; nothing has changed then.
