@@ -43,7 +43,7 @@ mod word;
 use aside::{Sockets, observer, private};
 use descriptors::Descriptors;
 pub use embedded::Options;
-use estate::Estate;
+use estate::{Estate, Exits};
 use prepared::Prepared;
 use pulse::{Signals, beat, until_told};
 use reload::{Living, Reloader};
@@ -109,10 +109,12 @@ impl House {
     /// # Errors
     /// What cannot be carried out, before anything is served.
     pub fn build(loaded: Loaded, environment: Environment<'_>, mode: Mode) -> Result<Self, Error> {
-        let Loaded { sources, config, mut plan } = loaded;
+        let Loaded { sources, config, plan } = loaded;
         let metrics = metrics::install().map_err(runtime_error)?;
         harden(&plan.memory)?;
         let descriptors = Descriptors::raised();
+        // While nothing has been taken out of the plan: what it has needs some, too.
+        let mut plan = descriptors.allot(plan)?;
         // Before there is a second thread: it takes its variables out of the environment.
         let inherited = Inherited::take(environment);
         let clock: Arc<dyn Clock> = Arc::new(System);
@@ -189,19 +191,21 @@ impl House {
         let outcome = runtime.block_on(async {
             // Before anybody hears that it is ready, and may stop it.
             let signals = Signals::new(ordered)?;
-            let mut living = Living { estate, reloader, environment, notifier };
-            prepared.commit(&mut living.estate);
+            let mut estate = estate;
+            prepared.commit(&mut estate);
             reload::count();
-            upkeep::begin_all(&living.estate);
+            upkeep::begin_all(&estate);
+            let exits = Exits::of(&estate);
             health.listening();
             announce();
-            notify(&living.notifier, "ready", Notifier::ready);
-            notify(&living.notifier, "status", |notifier| notifier.status("serving"));
-            tokio::spawn(beat(Arc::clone(&health), Arc::clone(&living.notifier), watchdog));
+            notify(&notifier, "ready", Notifier::ready);
+            notify(&notifier, "status", |notifier| notifier.status("serving"));
+            tokio::spawn(beat(Arc::clone(&health), Arc::clone(&notifier), watchdog));
+            let mut living = Living { estate: Some(estate), reloader, notifier };
             until_told(signals, &mut living).await;
             info!("draining");
             health.draining();
-            drain(living).await;
+            drain(living, exits).await;
             io::Result::Ok(())
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -218,12 +222,14 @@ impl House {
 }
 
 /// Lets everyone go who is here, and whatever is under way end.
-async fn drain(living: Living<'_>) {
-    let Living { mut estate, notifier, .. } = living;
+async fn drain(living: Living, exits: Exits) {
+    let Living { estate, notifier, .. } = living;
     notify(&notifier, "stopping", Notifier::stopping);
     notify(&notifier, "status", |notifier| notifier.status("draining"));
-    estate.close();
-    let ended = async { tokio::join!(estate.listening.wait(), estate.tasks.wait()) };
+    exits.open();
+    // Stops listening: what the kernel still holds for the next process is not held by this one.
+    drop(estate);
+    let ended = async { tokio::join!(exits.listening.wait(), exits.tasks.wait()) };
     if timeout(DRAIN, ended).await.is_err() {
         warn!("not everything ended in time");
     }

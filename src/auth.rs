@@ -181,6 +181,12 @@ impl Door {
         guests.0.get(&entry.listener).is_some_and(|roster| roster.knows(entry))
     }
 
+    /// Whether `caller` may come in through `listener`, given its proof.
+    #[must_use]
+    pub fn expects(&self, listener: &ListenerName, caller: &CallerName) -> bool {
+        self.guests.load().0.get(listener).is_some_and(|roster| roster.callers().any(|known| known.name == *caller))
+    }
+
     /// Finds out who `peer` is by its `claim`.
     ///
     /// A signature, where there is one, must hold; the socket's own proofs do not stand in for it. Without one a
@@ -334,6 +340,11 @@ impl Roster {
             Identity::Unix { uid } => self.users.get(uid),
         };
         caller.is_some_and(|caller| caller.name == entry.name)
+    }
+
+    fn callers(&self) -> impl Iterator<Item = &Caller> {
+        let signing = self.keys.values().map(|key| &key.caller);
+        signing.chain(self.certificates.values()).chain(self.users.values()).chain(&self.anyone)
     }
 
     /// Who `peer` is by its socket. A certificate that names two callers names none.

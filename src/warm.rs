@@ -25,6 +25,8 @@ use crate::working_set::{self, Member, Refused};
 pub struct WarmUp {
     engine: Arc<Engine>,
     state: Mutex<State>,
+    /// Its upstream ends, or is asked otherwise: what is left is somebody else's.
+    over: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +69,7 @@ impl WarmUp {
         let waiting: VecDeque<_> = members.iter().filter(ours).cloned().collect();
         let progress = Progress { members: waiting.len(), ..Progress::default() };
         let state = State { waiting, progress, ..State::default() };
-        Arc::new(Self { engine, state: Mutex::new(state) })
+        Arc::new(Self { engine, state: Mutex::new(state), over: CancellationToken::new() })
     }
 
     /// The upstream.
@@ -89,17 +91,18 @@ impl WarmUp {
         state.asking.iter().chain(&state.waiting).chain(&state.refused).cloned().collect()
     }
 
-    /// Asks for one after the other, some at a time, until nothing is left or until `stop`.
+    /// Asks for one after the other, some at a time, until nothing is left, until `stop`, or until [`Keeper::part`].
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let members = self.progress().members;
         if members == 0 {
             return;
         }
         let upstream = self.engine.ledger().upstream();
-        info!(upstream, members, "unwrapping again what was cached before the start");
+        info!(upstream, members, "unwrapping again what was cached before");
         self.publish(self.progress());
         let workers = (0..AT_ONCE).map(|_| Arc::clone(&self).work());
-        if stop.run_until_cancelled(futures_util::future::join_all(workers)).await.is_some() {
+        let all = self.over.run_until_cancelled(futures_util::future::join_all(workers));
+        if stop.run_until_cancelled(all).await.flatten().is_some() {
             let Progress { unwrapped, refused, .. } = self.progress();
             info!(upstream, unwrapped, refused, "warm");
         }
@@ -272,13 +275,14 @@ impl Keeper {
         warm_up
     }
 
-    /// Remembers what is cached of an upstream that ends, and what was still to be unwrapped. To be called while it is
-    /// cached.
+    /// Remembers what is cached of an upstream that ends or is about to be asked otherwise, and what was still to be
+    /// unwrapped. To be called while it is cached.
     pub fn part(&self, upstream: &str) {
         let cached: Vec<_> = self.cached(|entry| entry.scope().upstream() == upstream).collect();
         let mut upstreams = self.upstreams();
         let theirs = |warm_up: &mut Arc<WarmUp>| warm_up.upstream() == upstream;
         let ended: Vec<_> = upstreams.warm_ups.extract_if(.., theirs).collect();
+        ended.iter().for_each(|warm_up| warm_up.over.cancel());
         let left = ended.iter().flat_map(|warm_up| warm_up.left());
         upstreams.absent.splice(..0, cached.into_iter().chain(left));
         upstreams.absent.truncate(usize::try_from(self.cache.capacity()).unwrap_or(usize::MAX));

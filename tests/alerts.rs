@@ -2,6 +2,8 @@
 //! That what they ask for exists is seen to in `tests/daemon/queries.rs`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "alerts/judge.rs"]
+mod judge;
 #[path = "machine/tool.rs"]
 mod tool;
 
@@ -58,6 +60,10 @@ fn alerts() -> Vec<Alert> {
     let rules: Rules =
         serde_saphyr::from_str(&fs::read_to_string(file("config/prometheus/alerts.yml")).unwrap()).unwrap();
     rules.groups.into_iter().flat_map(|group| group.rules).collect()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&fs::read_to_string(file("config/grafana/kmsproxy.json")).unwrap()).unwrap()
 }
 
 fn file(name: &str) -> PathBuf {
@@ -127,8 +133,7 @@ fn the_guide_names_every_right_that_the_daemon_can_make_use_of_and_no_other() {
 
 #[test]
 fn the_dashboard_is_one_that_grafana_can_import_on_any_machine() {
-    let dashboard: Value =
-        serde_json::from_str(&fs::read_to_string(file("config/grafana/kmsproxy.json")).unwrap()).unwrap();
+    let dashboard = dashboard();
     // What Grafana 9 and 10 write.
     assert_eq!(dashboard["schemaVersion"], 38);
     assert_eq!(dashboard.get("id"), None, "an id would be that of one installation");

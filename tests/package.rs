@@ -1,7 +1,7 @@
 //! What is delivered: the Debian package, in a Debian made for it, and the container image.
 //!
 //! What tries the package takes root, and minutes where that Debian is still to be made; so it runs where `KMSPROXY_PACKAGE`
-//! is set: to the package to try, or to `build` for one around the binary of this build.
+//! is set: to the package to try, to `build` for one around the binary of this build, or to `release` for what is delivered.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #[path = "daemon/client.rs"]
@@ -65,16 +65,18 @@ fn package() -> Option<&'static Path> {
     static PACKAGE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = PACKAGE.get_or_init(|| match env::var("KMSPROXY_PACKAGE").ok()?.as_str() {
         "" => None,
-        "build" => {
-            let mut make = Command::new(here().join("systemd/debian/package"));
-            let output = make.args(["--binary", env!("CARGO_BIN_EXE_kmsproxy")]).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let said = String::from_utf8(output.stdout).unwrap();
-            Some(here().join(said.lines().last().unwrap()))
-        }
+        "build" => Some(make(&["--binary", env!("CARGO_BIN_EXE_kmsproxy")])),
+        "release" => Some(make(&[])),
         path => Some(PathBuf::from(path)),
     });
     made.as_deref()
+}
+
+fn make(arguments: &[&str]) -> PathBuf {
+    let output = Command::new(here().join("systemd/debian/package")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    here().join(said.lines().last().unwrap())
 }
 
 fn here() -> &'static Path {

@@ -22,6 +22,7 @@ use super::purge::{self, Selection};
 use super::refusal::{Refusal, unknown_key};
 use super::status::{Depth, Status, Subject};
 use super::{Engines, HEADER_TIMEOUT, Health, Listeners, json, refused};
+use crate::auth::Door;
 use crate::clock::{Clock, Moment};
 use crate::kms::KeyName;
 use crate::verbosity::{self, Unchanged};
@@ -43,6 +44,8 @@ pub struct Furniture {
     pub keeper: Option<Arc<Keeper>>,
     /// Each listener.
     pub listeners: Arc<Listeners>,
+    /// Who comes in through which.
+    pub door: Arc<Door>,
     /// Who reloads.
     pub orders: Orders,
     /// What is counted.
@@ -225,8 +228,8 @@ impl Desk {
 
     fn explain(&self, body: &[u8]) -> Obeyed {
         let question: Question = parsed(body, explain::FORM)?;
-        let Furniture { engines, listeners, clock, .. } = &self.furniture;
-        let explanation = explain::answer(&question, &engines.all(), &listeners.all(), &**clock);
+        let Furniture { engines, listeners, door, clock, .. } = &self.furniture;
+        let explanation = explain::answer(&question, &engines.all(), &listeners.all(), door, &**clock);
         explanation.map(|explanation| json(&explanation))
     }
 }

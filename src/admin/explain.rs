@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::{Refusal, unknown_caller, unknown_listener};
 use super::status::{Counted, Times, millis};
-use crate::auth::CallerName;
+use crate::auth::{CallerName, Door};
+use crate::claim::ListenerName;
 use crate::clock::Clock;
 use crate::engine::{Engine, Explained};
 use crate::fault::Fault;
@@ -45,6 +46,8 @@ struct Thought<'q> {
     ciphertext: Ciphertext,
     context: Option<&'q BTreeMap<String, String>>,
     key: Option<KeyName>,
+    /// Whether the caller cannot come in where it is said to.
+    misplaced: bool,
     times: Times,
 }
 
@@ -130,6 +133,7 @@ pub(super) fn answer(
     question: &Question,
     engines: &[Arc<Engine>],
     listeners: &[Counted],
+    door: &Door,
     clock: &dyn Clock,
 ) -> Result<Explanation, Refusal> {
     let blob = base64::decode(question.ciphertext.trim().as_bytes()).filter(|blob| !blob.is_empty());
@@ -144,12 +148,14 @@ pub(super) fn answer(
         listener.map(|listener| listener.upstream.as_str()).ok_or_else(unknown_listener)
     });
     let upstream = upstream.transpose()?;
+    let misplaced = question.listener.as_ref().is_some_and(|name| !door.expects(&ListenerName::new(name), &caller));
     let thought = Thought {
         caller,
         share,
         ciphertext,
         context: question.context.as_ref(),
         key: question.key.as_deref().map(KeyName::new),
+        misplaced,
         times: Times { now: clock.now(), wall: clock.wall() },
     };
     let meant = |engine: &&Arc<Engine>| upstream.is_none_or(|upstream| engine.ledger().upstream() == upstream);
@@ -164,6 +170,7 @@ impl Thought<'_> {
         let found = engine.explain(&self.ciphertext, self.times.now);
         let own = found.iter().find(|entry| entry.share == self.share && self.is_answered_by(entry));
         let (verdict, why, remedy) = match own {
+            _ if self.misplaced => elsewhere(),
             None => self.misnamed(engine).unwrap_or_else(|| self.unkept(engine, &found)),
             Some(entry) => self.weighed(engine, entry),
         };
@@ -247,6 +254,11 @@ impl Thought<'_> {
             }
         }
     }
+}
+
+fn elsewhere() -> Judgement {
+    let why = "nobody who comes through that listener is this caller".to_owned();
+    (Outlook::Refused, why, Some("ask with the listener of its [[caller]], or give it an entry for this one as well"))
 }
 
 fn disabled(fault: &Fault) -> Judgement {

@@ -83,6 +83,7 @@ pub(super) fn desk(
         engines: Arc::clone(&estate.engines),
         keeper: estate.working_set.clone(),
         listeners: Arc::clone(&estate.listeners),
+        door: Arc::clone(&estate.door),
         orders,
         metrics: metrics.clone(),
         health: Arc::clone(health),

@@ -55,6 +55,27 @@ pub(super) struct Estate {
     pub(super) sockets: BTreeMap<String, Held>,
 }
 
+/// How everybody leaves, wherever the estate is.
+pub(super) struct Exits {
+    stop: CancellationToken,
+    pub(super) listening: TaskTracker,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Exits {
+    pub(super) fn of(estate: &Estate) -> Self {
+        let Estate { stop, listening, tasks, .. } = estate;
+        Self { stop: stop.clone(), listening: listening.clone(), tasks: tasks.clone() }
+    }
+
+    /// Has everything end.
+    pub(super) fn open(&self) {
+        self.stop.cancel();
+        self.listening.close();
+        self.tasks.close();
+    }
+}
+
 /// One upstream, as it runs.
 pub(super) struct Standing {
     pub(super) answering: Arc<Answering>,
@@ -139,15 +160,6 @@ impl Estate {
     pub(super) fn let_go(&mut self) {
         let used: Vec<_> = self.entrances.values().map(|open| place(&open.config)).collect();
         self.sockets.retain(|place, _| place.starts_with("systemd:") || used.contains(place));
-    }
-
-    /// Stops listening: what the kernel still holds for the next process is not held by this one.
-    pub(super) fn close(&mut self) {
-        self.stop.cancel();
-        self.entrances.clear();
-        self.sockets.clear();
-        self.listening.close();
-        self.tasks.close();
     }
 
     /// The files that are looked at now and then: certificates and authorities.

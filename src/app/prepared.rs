@@ -99,12 +99,15 @@ impl Prepared {
 impl Exchange {
     fn commit(self, estate: &mut Estate) {
         let Some(standing) = estate.upstreams.get_mut(&self.name) else { return };
+        if let Some(keeper) = &estate.working_set {
+            keeper.part(&self.name);
+        }
         if let Some(engine) = standing.engine() {
             engine.exchange(self.upstream, self.timeout, "the configuration names another KMS, or asks it otherwise");
         }
         standing.aliyun = self.aliyun;
         standing.local = None;
-        upkeep::prime(standing);
+        upkeep::resume(standing, estate.working_set.as_ref());
     }
 }
 

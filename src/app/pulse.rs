@@ -61,7 +61,7 @@ impl Signals {
 }
 
 /// Waits for a signal to stop, and reloads when told to. Who is told to stop while files are read does not wait for them.
-pub(super) async fn until_told(mut signals: Signals, house: &mut Living<'_>) {
+pub(super) async fn until_told(mut signals: Signals, house: &mut Living) {
     let mut looks = interval(LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

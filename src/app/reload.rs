@@ -1,5 +1,6 @@
 //! Taking the configuration anew while everything runs: whole, or not at all.
 
+use std::panic;
 use std::sync::Arc;
 
 use ::metrics::{counter, gauge};
@@ -7,19 +8,20 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::estate::Estate;
+use super::prepared::Prepared;
 use super::word::notify;
-use super::{Environment, Error, runtime_error};
+use super::{Error, runtime_error};
 use crate::admin::{Outcome, Verdict};
 use crate::clock::{self, Clock as _, System};
-use crate::config::{self, Config, Difference, Mistakes, Sources};
+use crate::config::{self, Config, Difference, Mistakes, Plan, Sources};
 use crate::metrics;
 use crate::systemd::Notifier;
 
 /// A house that is lived in, and how it comes to another configuration.
-pub(super) struct Living<'a> {
-    pub(super) estate: Estate,
+pub(super) struct Living {
+    /// Away while a reload is prepared, on a thread that may wait for files. Who is told to end meanwhile does not wait for it.
+    pub(super) estate: Option<Estate>,
     pub(super) reloader: Reloader,
-    pub(super) environment: Environment<'a>,
     pub(super) notifier: Arc<Notifier>,
 }
 
@@ -27,6 +29,14 @@ pub(super) struct Living<'a> {
 pub(super) struct Reloader {
     pub(super) sources: Arc<Sources>,
     pub(super) config: Config,
+}
+
+/// What a reload does away from the data path: read, look up, bind.
+struct Preparing {
+    estate: Estate,
+    sources: Arc<Sources>,
+    difference: Difference,
+    plan: Plan,
 }
 
 /// Why nothing was changed.
@@ -39,12 +49,12 @@ enum Hindrance {
     Impossible(Error),
 }
 
-impl Living<'_> {
+impl Living {
     /// Reads the configuration again and puts it in force, or leaves everything as it is; tells systemd, the log and the
     /// metrics, and whoever asked. To be dropped while it reads: then nothing has changed.
     pub(super) async fn reload(&mut self) -> Verdict {
         notify(&self.notifier, "reloading", |notifier| notifier.reloading(clock::monotonic_usec()));
-        let verdict = match self.reloader.reload(&mut self.estate, self.environment).await {
+        let verdict = match self.reloader.reload(&mut self.estate).await {
             Ok(changes) => {
                 info!(changes = changes.join("; "), "reloaded");
                 Verdict { outcome: Outcome::Reloaded, changes, reasons: Vec::new() }
@@ -62,12 +72,14 @@ impl Living<'_> {
 
     /// Looks after files that change without a word: certificates and authorities.
     pub(super) async fn renew(&self) {
-        renewed(&self.estate).await;
+        if let Some(estate) = &self.estate {
+            renewed(estate).await;
+        }
     }
 }
 
 impl Reloader {
-    async fn reload(&mut self, estate: &mut Estate, environment: Environment<'_>) -> Result<Vec<String>, Hindrance> {
+    async fn reload(&mut self, home: &mut Option<Estate>) -> Result<Vec<String>, Hindrance> {
         let sources = Arc::clone(&self.sources);
         let loading = spawn_blocking(move || config::load(&sources)).await;
         let loaded = loading.map_err(|crash| Hindrance::Impossible(runtime_error(crash)))?;
@@ -78,18 +90,36 @@ impl Reloader {
         if !restart.is_empty() {
             return Err(Hindrance::Restart(restart));
         }
+        let mut changes = difference.lines();
+        let estate = home.take().ok_or_else(|| impossible("the reload before has not ended".to_owned()))?;
         let strangers = plan.callers.iter().filter(|caller| !estate.door.knows(&caller.entry));
         let strangers: Vec<_> = strangers.map(|caller| format!("caller.{}", caller.entry.name)).collect();
-        let prepared = estate.prepare(&difference, plan, environment).map_err(Hindrance::Impossible)?;
-        prepared.commit(estate);
+        let preparing = Preparing { estate, sources: Arc::clone(&self.sources), difference, plan };
+        let (estate, prepared) = preparing.done().await;
+        let estate = home.insert(estate);
+        prepared.map_err(Hindrance::Impossible)?.commit(estate);
         self.config = config;
-        let mut changes = difference.lines();
         // What is written has not changed, and what it refers to has.
         let silent = |name: &String| !changes.iter().any(|line| line.starts_with(&format!("{name}:")));
         let silent: Vec<_> = strangers.into_iter().filter(silent).map(|name| format!("{name}: its secret")).collect();
         changes.extend(silent);
         changes.extend(renewed(estate).await);
         Ok(changes)
+    }
+}
+
+impl Preparing {
+    /// The estate comes back as it was.
+    async fn done(self) -> (Estate, Result<Prepared, Error>) {
+        let Self { mut estate, sources, difference, plan } = self;
+        let prepared = spawn_blocking(move || {
+            let environment = sources.environment.lookup();
+            let plan = estate.descriptors.allot(plan);
+            let prepared = plan.and_then(|plan| estate.prepare(&difference, plan, &environment));
+            (estate, prepared)
+        });
+        // Without its estate a daemon is none.
+        prepared.await.unwrap_or_else(|crash| panic::resume_unwind(crash.into_panic()))
     }
 }
 

@@ -21,16 +21,23 @@ pub(super) fn begin(standing: &Standing, tasks: &TaskTracker, working_set: Optio
     if let Some(engine) = standing.engine() {
         let watch = Watch::new(Arc::clone(engine), tasks.clone());
         tokio::spawn(watch.run(standing.stop.clone()));
-        metrics::warm_up_left(engine.ledger().upstream(), 0);
-        if let Some(keeper) = working_set {
-            tokio::spawn(keeper.admit(engine).run(standing.stop.clone()));
-        }
     }
+    resume(standing, working_set);
+}
+
+/// Has unwrapped what was cached of an upstream before it was asked as it is now, within the runtime; and its credentials
+/// fetched ahead of that.
+pub(super) fn resume(standing: &Standing, working_set: Option<&Arc<Keeper>>) {
     prime(standing);
+    let Some(engine) = standing.engine() else { return };
+    metrics::warm_up_left(engine.ledger().upstream(), 0);
+    if let Some(keeper) = working_set {
+        tokio::spawn(keeper.admit(engine).run(standing.stop.clone()));
+    }
 }
 
 /// Has credentials fetched ahead of the first call, where there are any to be had.
-pub(super) fn prime(standing: &Standing) {
+fn prime(standing: &Standing) {
     if let Some(kms) = standing.aliyun.clone() {
         tokio::spawn(async move { fetch(&kms).await });
     }

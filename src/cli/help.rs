@@ -61,7 +61,7 @@ Examples:
 
 pub(super) const RELOAD_HELP: &str = "\
 Examples:
-  kmsproxy check && kmsproxy reload
+  kmsproxy reload
   kmsproxy reload --socket ./state/admin.sock
 
 Exit codes:

@@ -218,6 +218,12 @@ async fn a_ciphertext_is_explained_for_the_call_that_is_meant() {
     for other in [["--context", "name=another"], ["--context", "other=CONTEXT-OF-THE-TEST"], ["--key", key]] {
         assert!(explained(&other).starts_with(asked), "{other:?}: {}", explained(&other));
     }
+    let elsewhere = "upstream local: WOULD BE REFUSED\n  why: nobody who comes through that listener is this caller";
+    assert!(
+        explained(&["--listener", "kubernetes"]).starts_with(elsewhere),
+        "{}",
+        explained(&["--listener", "kubernetes"])
+    );
     let (code, error) = refused(&daemon, &["explain", "--caller", "local", "--listener", "nobody"], &blob);
     assert_eq!(code, Some(70), "{error}");
     assert!(error.starts_with("error: there is no listener of that name\n  remedy: "), "{error}");

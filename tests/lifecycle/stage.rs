@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::plain;
 use super::process::{BINARY, write_private};
-use super::scene::{Scene, Setting};
+use super::scene::{Scene, Setting, until};
 
 /// With an admin socket.
 pub(crate) const SETTING: Setting = Setting {
@@ -55,6 +55,17 @@ impl Scene {
         let (status, verdict) = self.reload().await;
         assert_eq!((status, verdict["outcome"].as_str()), (200, Some("reloaded")), "{verdict}");
         verdict["changes"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Sees that everything of `kept` is unwrapped again, after `before` Decrypts, without being asked for.
+    pub(crate) async fn is_warm(&self, kept: &[(String, String)], before: u64) {
+        let all = before + kept.len() as u64;
+        until("it is warm", async || (self.counted("Decrypt", "ok").await >= all).then_some(())).await;
+        for (blob, plaintext) in kept {
+            let (status, body) = self.tls.call("Decrypt", &[("CiphertextBlob", blob)]).await;
+            assert_eq!((status, &body["Plaintext"]), (200, &plaintext.as_str().into()), "{body}");
+        }
+        assert_eq!(self.counted("Decrypt", "ok").await, all, "from memory");
     }
 
     /// So many ciphertexts under the first key that the daemon has in its cache, and what is in them.

@@ -1,8 +1,8 @@
 //! The container image: built from the Containerfile, and used as the user that it names. By buildah, which needs neither a
 //! daemon nor a registry for an image from nothing; as root, since it changes root directories.
 //!
-//! In it is the binary of this build, to which a run lends the machine's libc; or, where `KMSPROXY_IMAGE` names a static one
-//! (`systemd/debian/package --static` makes it), that and nothing else.
+//! In it is the static binary that `systemd/debian/package --static` has built, and nothing is lent to that; or where it has
+//! not, the binary of this build, to which a run lends the machine's libc. `KMSPROXY_IMAGE` names another.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -76,12 +76,15 @@ struct Image {
 
 impl Image {
     fn build() -> Self {
-        let binary = env::var_os("KMSPROXY_IMAGE").map_or_else(|| env!("CARGO_BIN_EXE_kmsproxy").into(), PathBuf::from);
+        let named = env::var_os("KMSPROXY_IMAGE").map(PathBuf::from);
+        let built = || Some(PathBuf::from(STATIC)).filter(|built| built.exists());
+        let binary = named.or_else(built).unwrap_or_else(|| env!("CARGO_BIN_EXE_kmsproxy").into());
         let context = tempfile::tempdir().unwrap();
         fs::copy(&binary, context.path().join("kmsproxy")).unwrap();
         fs::copy("/etc/ssl/certs/ca-certificates.crt", context.path().join("ca-certificates.crt")).unwrap();
         fs::write(context.path().join("kmsproxy.cdx.json"), "{}").unwrap();
         let mut image = Self { store: tempfile::tempdir().unwrap(), container: String::new(), lent: lent(&binary) };
+        eprintln!("the image of {}, which is lent {:?}", binary.display(), image.lent);
         let file = here().join("config/kubernetes/Containerfile");
         let paths = [file.to_str().unwrap(), context.path().to_str().unwrap()];
         image.buildah(&["build", "--isolation", "chroot", "-f", paths[0], "-t", "kmsproxy", paths[1]]);
@@ -158,6 +161,7 @@ impl Drop for Contained {
     }
 }
 
+const STATIC: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../x86_64-unknown-linux-musl/release/kmsproxy");
 const SECRET: &str = "a-secret-of-the-test";
 const USER: u32 = 65532;
 const CONFIG: &str = r#"

@@ -27,7 +27,8 @@ struct Opened {
 }
 
 impl Estate {
-    /// Makes ready what `difference` says is to become of the parts of `plan`. Needs a runtime.
+    /// Makes ready what `difference` says is to become of the parts of `plan`, whose listeners have their parts of the
+    /// descriptors. Needs a runtime, and a thread that may wait for files.
     ///
     /// # Errors
     /// What cannot be carried out; nothing has changed then.
@@ -37,7 +38,7 @@ impl Estate {
         plan: Plan,
         environment: Environment<'_>,
     ) -> Result<Prepared, Error> {
-        let Plan { upstreams, listeners, callers, .. } = self.descriptors.allot(plan)?;
+        let Plan { upstreams, listeners, callers, .. } = plan;
         let grants = callers.iter().map(|caller| {
             let name = caller.entry.name.clone();
             (name, Grant { rules: caller.allow.clone(), share: share(caller) })
