@@ -8,11 +8,12 @@ use crate::clock::Moment;
 
 /// The pace, without waiting: the part that decides.
 ///
-/// Two things stand before a call. The *bucket* spreads calls evenly: it fills at the limit and holds a twentieth of a
+/// Two things stand before a call. The *bucket* spreads calls evenly: it fills nearly at the limit and holds a twentieth of a
 /// second, so that a late wake-up costs nothing. The *count* keeps the promise: a call counts from when it is sent until a
 /// second after its end, and no more than the limit count at any time. The KMS decides somewhere in between, so however it
 /// cuts its seconds, none of them sees more than the limit; what is gone is the time of a call in each second. A part of
-/// the count is for probes alone.
+/// the count is for probes alone. The bucket gains a little less than the count lets through, and nothing while the count
+/// holds calls up: a burst would come again as a gap in every second after.
 ///
 /// The limit is the quota, where there is one. Each time the KMS says "too many" to a call that was sent after the last
 /// such time, it falls to 95 % of what was granted in the last second (by 5 % at least, by half at most); with each
@@ -88,10 +89,14 @@ impl Pace {
         self.pass_time(now);
         let Some(limit) = self.limit else { return Turn::Now };
         let (counted, most) = (self.flying + self.ended_calls, places(limit, part));
+        if counted >= most {
+            // Who waits for the count gathers nothing to make up for it with: a burst now would be a gap in a second.
+            self.tokens = self.tokens.min(1.0);
+        }
         let counted_until = if counted < most { Some(now) } else { self.uncounted(counted - most + 1) };
         let Some(counted_until) = counted_until else { return Turn::Unknown };
         let lacking = if part == Part::Whole { 0.0 } else { 1.0 - self.tokens };
-        let filled = if lacking > EPSILON { now + seconds(lacking / limit) } else { now };
+        let filled = if lacking > EPSILON { now + seconds(lacking / (limit * SPREAD)) } else { now };
         match counted_until.max(filled) {
             at if at > now => Turn::At(at),
             _ => Turn::Now,
@@ -175,7 +180,7 @@ impl Pace {
 
     fn pass_time(&mut self, now: Moment) {
         if let Some(limit) = self.limit {
-            let gained = now.since(self.filled).as_secs_f64() * limit;
+            let gained = now.since(self.filled).as_secs_f64() * limit * SPREAD;
             self.tokens = (self.tokens + gained).min(depth(limit));
         }
         self.filled = self.filled.max(now);
@@ -224,6 +229,8 @@ const fn real(number: usize) -> f64 {
 const SECOND: Duration = Duration::from_secs(1);
 /// Ends this close to each other are remembered as one, the last: a thousand of them at most.
 const TOGETHER: Duration = Duration::from_millis(1);
+/// Of the limit, what the bucket gains in a second: about what the count lets through where a call takes some 30 ms.
+const SPREAD: f64 = 0.96;
 /// Seconds of the limit.
 const DEPTH: f64 = 0.05;
 /// One place and a hundredth of all are for probes.
@@ -279,6 +286,16 @@ mod tests {
         assert_eq!(all.len(), 980);
         let busiest = (0..10_100).map(|from| all.iter().filter(|&&at| (from..from + 100).contains(&at)).count()).max();
         assert_eq!(busiest, Some(14), "nearly a tenth of the quota and what the bucket holds");
+    }
+
+    #[test]
+    fn what_went_at_once_in_the_beginning_leaves_one_gap_and_not_one_in_every_second() {
+        let all = sent(&mut pace(1000), Part::Common, 0..5_000, 20);
+        let gap = |from: u64| {
+            let since = all.iter().filter(|&&at| at >= from);
+            since.clone().zip(since.skip(1)).map(|(one, next)| next - one).max().unwrap()
+        };
+        assert_eq!([0, 1_100, 2_100].map(gap), [41, 2, 2], "milliseconds, and it would be 81 each time");
     }
 
     #[test]
