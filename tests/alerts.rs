@@ -2,6 +2,8 @@
 //! That what they ask for exists is seen to in `tests/daemon/queries.rs`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "machine/go.rs"]
+mod go;
 #[path = "alerts/judge.rs"]
 mod judge;
 #[path = "machine/tool.rs"]

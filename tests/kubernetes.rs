@@ -9,6 +9,8 @@ mod apiserver;
 #[path = "daemon/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "machine/go.rs"]
+mod go;
 #[path = "daemon/process.rs"]
 #[allow(dead_code)]
 mod process;

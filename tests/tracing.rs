@@ -10,6 +10,8 @@
 mod client;
 #[path = "tracing/collector.rs"]
 mod collector;
+#[path = "machine/go.rs"]
+mod go;
 #[path = "tracing/grpc.rs"]
 mod grpc;
 #[path = "daemon/process.rs"]

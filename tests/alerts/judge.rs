@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::{dashboard, file};
+use super::{dashboard, file, go};
 
 #[test]
 fn grafanas_schema_and_grafanas_linter_find_nothing_in_the_dashboard() {
@@ -86,22 +86,8 @@ fn findings(dashboard: &Value) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// Built once; Go knows what of it is still good.
+/// Built once.
 fn program() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(build).as_deref()
-}
-
-fn build() -> Option<PathBuf> {
-    if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: Go is not installed");
-        eprintln!("SKIPPED: Go is not installed");
-        return None;
-    }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("alerts").join("judge");
-    let mut go = Command::new("go");
-    go.current_dir(file("tests/alerts")).args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
-    let output = go.output().unwrap();
-    assert!(output.status.success(), "{go:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    Some(program)
+    BUILT.get_or_init(|| go::build("alerts", "go.mod", "judge")).as_deref()
 }

@@ -55,19 +55,8 @@ impl Era {
             Self::Kube1_31 => (0, "kube-1.31", "kube-1.31.mod"),
             Self::Latest => (1, "kube-latest", "go.mod"),
         };
-        BUILT[place].get_or_init(|| build(name, modules)).as_deref()
+        BUILT[place].get_or_init(|| super::go::build("kubernetes", modules, name)).as_deref()
     }
-}
-
-fn build(name: &str, modules: &str) -> Option<PathBuf> {
-    if !super::runs("go", &["version"]) {
-        return super::skipped("Go is not installed");
-    }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubernetes").join(name);
-    let mut go = Command::new("go");
-    go.current_dir(super::HERE).args(["build", "-buildvcs=false", "-modfile", modules, "-o"]).arg(&program).arg(".");
-    super::must(&mut go);
-    Some(program)
 }
 
 impl Apiserver {

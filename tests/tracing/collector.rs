@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::go;
+
 /// A running receiver, killed when dropped.
 pub(crate) struct Collector {
     child: Child,
@@ -126,26 +128,11 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Built once; Go knows what of it is still good.
+/// Built once.
 fn program() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(build).as_deref()
+    BUILT.get_or_init(|| go::build("tracing", "go.mod", "collector")).as_deref()
 }
 
-fn build() -> Option<PathBuf> {
-    if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: Go is not installed");
-        eprintln!("SKIPPED: Go is not installed");
-        return None;
-    }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tracing").join("collector");
-    let mut go = Command::new("go");
-    go.current_dir(HERE).args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
-    let output = go.output().unwrap();
-    assert!(output.status.success(), "{go:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    Some(program)
-}
-
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tracing");
 const PATIENCE: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(20);
