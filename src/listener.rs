@@ -11,6 +11,7 @@ mod limits;
 mod ownership;
 mod patience;
 mod provider;
+mod service;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,8 +19,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http::Request;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -37,6 +37,7 @@ pub use self::face::FaceName;
 pub use self::limits::Limits;
 use self::ownership::Ownership;
 pub use self::provider::Provider;
+pub use self::service::{Said, Service};
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};
@@ -329,14 +330,7 @@ impl Listener {
     /// # Errors
     /// If the socket itself fails; not for what peers do, nor for a lack of file descriptors or memory, which it
     /// waits out.
-    pub async fn run<S, F, B>(self, service: S, shutdown: CancellationToken) -> io::Result<()>
-    where
-        S: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<B>> + Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub async fn run(self, service: impl Service, shutdown: CancellationToken) -> io::Result<()> {
         self.attend(Http1(service), shutdown).await
     }
 

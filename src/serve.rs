@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, ORIGIN, REFERER, VIA};
+use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use crate::fault::{Fault, Kind, Origin};
 use crate::metrics;
 use crate::secret::Secret;
 use crate::trace::{self, Attribute, Span};
+use crate::wire::fields::{Fields, text};
 
 pub mod aliyun;
 pub mod control;
@@ -39,10 +40,10 @@ impl Hosts {
 
     /// Whether the `Host` header is there, once, and on the list.
     #[must_use]
-    pub fn allow(&self, headers: &HeaderMap) -> bool {
-        let mut hosts = headers.get_all(HOST).iter();
+    pub fn allow<'r>(&self, fields: impl Into<Fields<'r>>) -> bool {
+        let mut hosts = fields.into().all("host");
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-        host.to_str().is_ok_and(|host| self.allow_name(host))
+        text(host).is_some_and(|host| self.allow_name(host))
     }
 
     fn allow_name(&self, host: &str) -> bool {
@@ -71,19 +72,28 @@ fn is_literal(name: &str) -> bool {
 ///
 /// # Errors
 /// [`Kind::Forbidden`] or [`Kind::Malformed`].
-pub fn screen(headers: &HeaderMap) -> Result<(), Fault> {
-    if headers.keys().any(is_foreign) {
+pub fn screen<'r>(fields: impl Into<Fields<'r>>) -> Result<(), Fault> {
+    let fields = fields.into();
+    if fields.iter().any(|(name, _)| is_foreign(name)) {
         return Err(Fault::caller(Kind::Forbidden));
     }
-    if headers.contains_key(CONTENT_ENCODING) {
+    if fields.all("content-encoding").next().is_some() {
         return Err(Fault::caller(Kind::Malformed("its body is encoded")));
     }
     Ok(())
 }
 
-fn is_foreign(name: &HeaderName) -> bool {
-    let prefixed = ["sec-fetch-", "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
-    prefixed || [FORWARDED, ORIGIN, REFERER, VIA].contains(name)
+fn is_foreign(name: &str) -> bool {
+    let begins = |with: &str| name.get(..with.len()).is_some_and(|begun| begun.eq_ignore_ascii_case(with));
+    match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+        Some(b'f') => name.eq_ignore_ascii_case("forwarded"),
+        Some(b'o') => name.eq_ignore_ascii_case("origin"),
+        Some(b'r') => name.eq_ignore_ascii_case("referer"),
+        Some(b's') => begins("sec-fetch-"),
+        Some(b'v') => name.eq_ignore_ascii_case("via"),
+        Some(b'x') => begins("x-forwarded-"),
+        _ => false,
+    }
 }
 
 /// Says in the log that a request was refused, and why: who asked for what, what went wrong and who said so, and the
@@ -190,7 +200,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::*;
 

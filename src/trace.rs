@@ -52,6 +52,12 @@ impl Tracer {
         Self(Some(Arc::new(Sampler { spans, clock, sampled })))
     }
 
+    /// Whether no request has a span.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The span of a request with these headers, if it is to have one: its parent decides, or, where it brings none, a draw. A
     /// parent that is not well formed is none.
     #[inline]

@@ -2,6 +2,8 @@
 
 pub mod aliyun;
 pub mod base64;
+pub mod brief;
+pub mod fields;
 pub mod http2;
 pub mod kubernetes;
 pub mod otlp;

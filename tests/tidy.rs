@@ -27,7 +27,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
 ];
 /// Families of equals: a member may import the front file and these shared parts, never another member.
 const FAMILIES: [(&str, &[&str]); 3] =
-    [("wire", &["base64"]), ("serve", &["http"]), ("upstream", &["transport", "credentials"])];
+    [("wire", &["base64", "fields"]), ("serve", &["http"]), ("upstream", &["transport", "credentials"])];
 const BANNED: [&str; 11] =
     ["mod", "util", "utils", "common", "helper", "helpers", "manager", "misc", "types", "prelude", "handler"];
 const LINES_MAX: usize = 400;

@@ -56,9 +56,7 @@ pub(super) fn open(name: String, listener: Listener, face: Face, stop: Cancellat
 }
 
 async fn serve_aliyun(listener: Listener, face: aliyun::Face<Answering>, stop: CancellationToken) -> io::Result<()> {
-    let face = Arc::new(face);
-    let service = move |peer: Arc<Peer>, request| Arc::clone(&face).serve(request, peer);
-    listener.run(service, stop).await
+    listener.run(Arc::new(face), stop).await
 }
 
 async fn serve_kubernetes(

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Body;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use hyper::body::{Body, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Hosts, Limits, screen, wiped};
 use crate::auth::{Caller, CallerName, Door};
@@ -17,11 +17,13 @@ use crate::clock::{Clock, Deadline, Moment};
 use crate::engine::Respond;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Action, Answer, Call, RequestId};
-use crate::listener::Confidential;
+use crate::listener::{Confidential, Said, Service};
 use crate::metrics::{self, Requests};
 use crate::secret::Secret;
 use crate::trace::{Attribute, Span, Tracer};
 use crate::wire::aliyun::{answer, refusal, request};
+use crate::wire::brief;
+use crate::wire::fields::Fields;
 
 /// One listener's face. Shared by all its connections; holds nothing of a request once that is answered.
 pub struct Face<R> {
@@ -30,7 +32,7 @@ pub struct Face<R> {
     clock: Arc<dyn Clock>,
     hosts: Hosts,
     limits: Limits,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     requests: Requests,
     tracer: Tracer,
 }
@@ -39,7 +41,7 @@ impl<R: Respond> Face<R> {
     /// A face before `respond`, for callers whom `door` admits.
     #[must_use]
     pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, limits: Limits) -> Self {
-        let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
+        let places = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         Self {
             respond,
             door,
@@ -73,41 +75,50 @@ impl<R: Respond> Face<R> {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         async move {
-            let begun = self.clock.now();
-            let deadline = Deadline::after(begun, self.limits.timeout);
-            let mut seen = Seen { span: self.tracer.begin(request.headers()), ..Seen::default() };
-            let result = match self.receive(&mut request, &peer, &mut seen).await {
-                Ok((caller, call, _place)) => {
-                    // Here ends what was read: nothing of it lies in the connection's buffer while the KMS is asked.
-                    drop(request);
-                    self.respond.respond(&caller, call, deadline).await
-                }
-                Err(fault) => Err(fault),
-            };
-            self.conclude(result, seen, &peer, begun)
+            let mut heard = Heard::new(&*self.clock, self.tracer.begin(request.headers()));
+            let asked = self.receive(&mut request, &peer, &mut heard.seen).await;
+            // Here ends what was read: nothing of it lies in the connection's buffer while the KMS is asked.
+            drop(request);
+            respond(self.fulfil(&peer, heard, asked).await)
         }
     }
 
-    /// The answer, counted and recorded.
-    fn conclude(&self, result: Result<Answer, Fault>, seen: Seen, peer: &Peer, begun: Moment) -> Response<Full<Bytes>> {
+    /// What becomes of a request that has been read, counted and recorded.
+    async fn fulfil(&self, peer: &Peer, heard: Heard, asked: Result<Asked, Fault>) -> Said {
+        let Heard { seen, begun } = heard;
+        let result = match asked {
+            Ok(Asked { caller, call, place: _place }) => {
+                self.respond.respond(&caller, call, Deadline::after(begun, self.limits.timeout)).await
+            }
+            Err(fault) => Err(fault),
+        };
+        self.conclude(result, seen, peer, begun)
+    }
+
+    fn conclude(&self, result: Result<Answer, Fault>, seen: Seen, peer: &Peer, begun: Moment) -> Said {
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
         self.record(peer, &seen, outcome, self.clock.now().since(begun));
-        let mut response = match result {
-            Ok(answer) => accept(&answer),
+        let (status, request_id, body) = match result {
+            Ok(answer) => (StatusCode::OK, answer.request_id.clone(), answer::encode(&answer)),
             Err(fault) => {
                 super::tell(peer, seen.caller.as_ref(), seen.action.map(Action::name), &fault);
-                refuse(&fault, seen.unread)
+                refuse(&fault)
             }
         };
         if let Some(span) = seen.span {
-            span.note(Attribute::HttpStatus(response.status().as_u16()));
-            span.end(response.status().is_server_error());
+            span.note(Attribute::HttpStatus(status.as_u16()));
+            span.end(status.is_server_error());
         }
-        // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
-        if seen.action == Some(Action::Encrypt) {
-            response.extensions_mut().insert(Confidential);
+        Said {
+            status,
+            content_type: "application/json;charset=utf-8",
+            request_id: ("x-acs-request-id", request_id),
+            body,
+            at: self.clock.wall(),
+            closes: seen.unread,
+            // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
+            confidential: seen.action == Some(Action::Encrypt),
         }
-        response
     }
 
     /// Who calls, what is asked, and a place for it.
@@ -116,51 +127,46 @@ impl<R: Respond> Face<R> {
         request: &mut Request<B>,
         peer: &Peer,
         seen: &mut Seen,
-    ) -> Result<(Caller, Call, SemaphorePermit<'_>), Fault>
+    ) -> Result<Asked, Fault>
     where
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.screen(request)?;
+        self.screen(request.headers().into())?;
+        aim(request)?;
         let body = super::body(request, request::BODY_BYTES_MAX).await?;
-        seen.unread = false;
-        // Not before the body is there: one that drips shall hold its own connection, and no place.
-        let place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
-        let (caller, call) = self.admit(request, &body, peer, seen)?;
-        Ok((caller, call, place))
+        let query = request.uri().query().unwrap_or("");
+        self.admit(|| request::Request::parse(request.method(), query, request.headers(), &body), peer, seen)
     }
 
-    /// What can be refused by the head alone.
-    fn screen<B>(&self, request: &Request<B>) -> Result<(), Fault> {
-        screen(request.headers())?;
-        if !self.hosts.allow(request.headers()) {
-            return Err(Fault::caller(Kind::Forbidden));
-        }
-        let uri = request.uri();
-        let relative = uri.scheme().is_none() && uri.authority().is_none();
-        if !relative || uri.path() != "/" || ![Method::GET, Method::POST].contains(request.method()) {
-            return Err(Fault::caller(Kind::UnknownAction));
-        }
-        if uri.query().is_some_and(|query| query.len() > request::QUERY_BYTES_MAX) {
-            return Err(Fault::caller(Kind::TooLarge));
-        }
-        Ok(())
+    /// The same of a brief request.
+    fn take(&self, brief: &brief::Request<'_>, peer: &Peer, seen: &mut Seen) -> Result<Asked, Fault> {
+        self.screen(brief.fields)?;
+        self.admit(|| request::Request::parse(brief.method, brief.query, brief.fields, brief.body), peer, seen)
     }
 
-    /// Authenticates first and decodes after: whoever has proven nothing learns nothing of what a call should be.
-    fn admit<B>(
+    /// What can be refused by the header alone.
+    fn screen(&self, fields: Fields<'_>) -> Result<(), Fault> {
+        screen(fields)?;
+        if self.hosts.allow(fields) { Ok(()) } else { Err(Fault::caller(Kind::Forbidden)) }
+    }
+
+    /// Of a request that is read to its end. Authenticates first and decodes after: whoever has proven nothing learns
+    /// nothing of what a call should be.
+    fn admit<'r>(
         &self,
-        request: &Request<B>,
-        body: &[u8],
+        parse: impl FnOnce() -> Result<request::Request<'r>, Fault>,
         peer: &Peer,
         seen: &mut Seen,
-    ) -> Result<(Caller, Call), Fault> {
-        let query = request.uri().query().unwrap_or("");
-        let request = request::Request::parse(request.method(), query, request.headers(), body)?;
+    ) -> Result<Asked, Fault> {
+        seen.unread = false;
+        // Not before the body is there: one that drips shall hold its own connection, and no place.
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Fault::proxy(Kind::Overloaded))?;
+        let request = parse()?;
         let caller = self.door.admit(peer, &request.claim()?, self.clock.now(), self.clock.wall())?;
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
         seen.action = Some(call.action());
-        Ok((caller.traced(seen.span.clone()), call))
+        Ok(Asked { caller: caller.traced(seen.span.clone()), call, place })
     }
 
     /// The one record of a request: here it enters the log, and here it is counted. Never its URL.
@@ -180,6 +186,51 @@ impl<R: Respond> Face<R> {
     }
 }
 
+impl<R: Respond + 'static> Service for Arc<Face<R>> {
+    type Heard = (Heard, Result<Asked, Fault>);
+    type Body = Full<Bytes>;
+
+    fn answer(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send + 'static {
+        Arc::clone(self).serve(request, peer)
+    }
+
+    /// Where requests are traced, their context is read from hyper's map.
+    fn hear(&self, peer: &Peer, request: &brief::Request<'_>) -> Option<Self::Heard> {
+        self.tracer.is_off().then(|| {
+            let mut heard = Heard::new(&*self.clock, None);
+            let asked = self.take(request, peer, &mut heard.seen);
+            (heard, asked)
+        })
+    }
+
+    async fn answer_heard(&self, peer: &Peer, (heard, asked): Self::Heard) -> Said {
+        self.fulfil(peer, heard, asked).await
+    }
+}
+
+/// A request under way.
+pub struct Heard {
+    begun: Moment,
+    seen: Seen,
+}
+
+impl Heard {
+    fn new(clock: &dyn Clock, span: Option<Span>) -> Self {
+        Self { begun: clock.now(), seen: Seen { caller: None, action: None, unread: true, span } }
+    }
+}
+
+/// What a request asks, and a place for it.
+pub struct Asked {
+    caller: Caller,
+    call: Call,
+    place: OwnedSemaphorePermit,
+}
+
 /// What is known of a request so far.
 struct Seen {
     caller: Option<CallerName>,
@@ -188,37 +239,41 @@ struct Seen {
     span: Option<Span>,
 }
 
-impl Default for Seen {
-    fn default() -> Self {
-        Self { caller: None, action: None, unread: true, span: None }
+/// Whether it is for us to answer, by its method and its target.
+fn aim<B>(request: &Request<B>) -> Result<(), Fault> {
+    let uri = request.uri();
+    let relative = uri.scheme().is_none() && uri.authority().is_none();
+    if !relative || uri.path() != "/" || ![Method::GET, Method::POST].contains(request.method()) {
+        return Err(Fault::caller(Kind::UnknownAction));
     }
+    let long = uri.query().is_some_and(|query| query.len() > request::QUERY_BYTES_MAX);
+    if long { Err(Fault::caller(Kind::TooLarge)) } else { Ok(()) }
 }
 
-fn accept(answer: &Answer) -> Response<Full<Bytes>> {
-    response(StatusCode::OK, &answer.request_id, answer::encode(answer))
-}
-
-fn refuse(fault: &Fault, unread: bool) -> Response<Full<Bytes>> {
+fn refuse(fault: &Fault) -> (StatusCode, RequestId, Secret) {
     let request_id = fault.verbatim().map_or_else(RequestId::random, |said| said.request_id.clone());
     let (status, body) = refusal::encode(fault, &request_id);
-    let mut response = response(status, &request_id, Secret::new(body));
-    if unread {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    (status, request_id, Secret::new(body))
+}
+
+/// An answer by way of hyper.
+fn respond(said: Said) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(wiped(said.body)));
+    *response.status_mut() = said.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(said.content_type));
+    let (name, id) = said.request_id;
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(HeaderName::from_static(name), id);
+    }
+    if said.closes {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if said.confidential {
+        response.extensions_mut().insert(Confidential);
     }
     response
 }
-
-fn response(status: StatusCode, request_id: &RequestId, body: Secret) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(wiped(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=utf-8"));
-    if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
-        response.headers_mut().insert(X_ACS_REQUEST_ID, id);
-    }
-    response
-}
-
-const X_ACS_REQUEST_ID: HeaderName = HeaderName::from_static("x-acs-request-id");
 
 #[cfg(test)]
 mod tests {

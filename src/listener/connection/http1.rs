@@ -1,46 +1,42 @@
 //! HTTP/1.1: one request at a time.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use self::lane::{End, Lane};
 use self::stay::{After, Stay, Step};
+use super::stream::Stream;
 use super::{Confidential, Limits, Opened, Order, Protocol};
-use crate::claim::Peer;
+use crate::listener::service::Service;
 
+mod date;
+mod lane;
 mod stay;
 
 /// HTTP/1.1, answered by a service.
 #[derive(Clone, Debug)]
 pub(in crate::listener) struct Http1<S>(pub(in crate::listener) S);
 
-impl<S, F, B> Protocol for Http1<S>
-where
-    S: Fn(Arc<Peer>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl<S: Service> Protocol for Http1<S> {
     type Error = hyper::Error;
 
     async fn converse(self, opened: Opened) -> Result<(), hyper::Error> {
         let Opened { mut stream, peer, member, limits } = opened;
         let (member, old) = (&member, Instant::now() + limits.age);
         let stay = Stay::new(member, &limits, stream.is_tls());
+        let lane = Lane { service: &self.0, peer: &peer, member, old, at_rest: AtomicBool::new(true) };
         let answer = |request| {
-            let (busy, answering) = (member.begin(), (self.0)(Arc::clone(&peer), request));
+            let (busy, answering) = (member.begin(), self.0.answer(Arc::clone(&peer), request));
             let answered = &stay.answered;
             async move {
                 let mut response = answering.await;
@@ -56,7 +52,7 @@ where
                 Ok::<_, Infallible>(response)
             }
         };
-        loop {
+        while matches!(rest(&lane, &stay, &mut stream).await, End::Long) {
             // In a box, which is gone while the connection rests.
             let mut http = Box::new(http(&limits).serve_connection(TokioIo::new(&mut stream), service_fn(answer)));
             let outcome = stay.attend(|cx, step| match step {
@@ -75,10 +71,33 @@ where
             stream.unread(&buffer);
             // Not when the rest ends.
             drop(buffer);
-            if !stay.rest(&mut stream).await {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+}
+
+/// While the connection has no more than its socket: until something is said on it that needs hyper.
+async fn rest<S: Service>(lane: &Lane<'_, S>, stay: &Stay<'_>, stream: &mut Stream) -> End {
+    stay.answered.store(false, Ordering::Relaxed);
+    let outcome = {
+        // Of what was answered, rustls alone keeps anything.
+        let answered = || stay.answered.store(stay.keeps_what_came_in(), Ordering::Relaxed);
+        let mut going = pin!(lane.go(stream, answered));
+        let part = stay.attend(|cx, step| match step {
+            Step::GoOn => going.as_mut().poll(cx).map(Some),
+            Step::Finish if lane.at_rest.load(Ordering::Relaxed) => Poll::Ready(None),
+            Step::Finish => Poll::Pending,
+        });
+        part.await
+    };
+    match outcome {
+        Ok(Some(ended)) => ended.unwrap_or(End::Over),
+        Ok(None) => {
+            // Over TLS, it is told that this is the end and no accident. It may be gone already.
+            let _ = stream.shutdown().await;
+            End::Over
+        }
+        Err(After::Close | After::Rest) => End::Over,
     }
 }
 

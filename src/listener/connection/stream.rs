@@ -58,20 +58,6 @@ impl Stream {
         self.unread = Bytes::copy_from_slice(bytes);
     }
 
-    /// Waits for the first byte of what comes next, which stays to be read; false where the peer has closed.
-    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.unread.is_empty() {
-            let mut first = [0];
-            let mut buf = ReadBuf::new(&mut first);
-            ready!(Pin::new(&mut *self).poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
-                return Poll::Ready(Ok(false));
-            }
-            self.unread = Bytes::copy_from_slice(buf.filled());
-        }
-        Poll::Ready(Ok(true))
-    }
-
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             if self.stalled.take().is_some() {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName};
+use http::header::{CONTENT_TYPE, HOST, HeaderName};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -18,6 +18,7 @@ use super::signature::{
 use crate::claim::{Claim, Proof, Signed};
 use crate::fault::{Fault, Kind};
 use crate::secret::Secret;
+use crate::wire::fields::Fields;
 
 /// How a request is signed. `Authorization` decides for V3 and the `Signature` parameter for V1; `x-acs-action` says
 /// nothing, because V1 clients send it too.
@@ -225,8 +226,8 @@ impl Proof for V3Proof<'_, '_> {
     }
 }
 
-fn once(headers: &HeaderMap, name: &str) -> bool {
-    headers.get_all(name).iter().take(2).count() == 1
+fn once(headers: Fields<'_>, name: &str) -> bool {
+    headers.all(name).take(2).count() == 1
 }
 
 fn is_lower(name: &str) -> bool {

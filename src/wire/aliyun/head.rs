@@ -1,7 +1,7 @@
 //! The headers that mean something in this dialect, found in one pass: to look each up by its name would cost as much as
 //! all else that is done with a request.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use crate::wire::fields::{Fields, text};
 
 /// A header that means something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,21 +19,21 @@ pub(super) enum Known {
 /// The headers of one request.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'r> {
-    all: &'r HeaderMap,
+    all: Fields<'r>,
     known: [Found<'r>; KNOWN],
 }
 
 #[derive(Clone, Copy)]
 enum Found<'r> {
     Never,
-    Once(&'r HeaderValue),
+    Once(&'r [u8]),
     Often,
 }
 
 impl<'r> Head<'r> {
-    pub(super) fn of(all: &'r HeaderMap) -> Self {
+    pub(super) fn of(all: Fields<'r>) -> Self {
         let mut known = [Found::Never; KNOWN];
-        for (name, value) in all {
+        for (name, value) in all.iter() {
             let Some(name) = Known::of(name) else { continue };
             let found = &mut known[name as usize];
             *found = if matches!(found, Found::Never) { Found::Once(value) } else { Found::Often };
@@ -42,14 +42,14 @@ impl<'r> Head<'r> {
     }
 
     /// All of them.
-    pub(super) const fn all(&self) -> &'r HeaderMap {
+    pub(super) const fn all(&self) -> Fields<'r> {
         self.all
     }
 
     /// The value of a header that occurs once and is visible ASCII.
     pub(super) fn single(&self, name: Known) -> Option<&'r str> {
         match self.known[name as usize] {
-            Found::Once(value) => value.to_str().ok().map(str::trim_ascii),
+            Found::Once(value) => text(value).map(str::trim_ascii),
             Found::Never | Found::Often => None,
         }
     }
@@ -61,26 +61,26 @@ impl<'r> Head<'r> {
 }
 
 impl Known {
-    fn of(name: &HeaderName) -> Option<Self> {
-        Some(match name.as_str() {
-            "authorization" => Self::Authorization,
-            "content-type" => Self::ContentType,
-            "x-acs-action" => Self::Action,
-            "x-acs-bearer-token" => Self::BearerToken,
-            "x-acs-content-sha256" => Self::ContentHash,
-            "x-acs-date" => Self::Date,
-            "x-acs-signature-nonce" => Self::Nonce,
-            "x-acs-version" => Self::Version,
-            _ => return None,
-        })
+    fn of(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, known)| *known)
     }
 }
 
+const NAMES: [(&str, Known); KNOWN] = [
+    ("authorization", Known::Authorization),
+    ("content-type", Known::ContentType),
+    ("x-acs-action", Known::Action),
+    ("x-acs-bearer-token", Known::BearerToken),
+    ("x-acs-content-sha256", Known::ContentHash),
+    ("x-acs-date", Known::Date),
+    ("x-acs-signature-nonce", Known::Nonce),
+    ("x-acs-version", Known::Version),
+];
 const KNOWN: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use http::header::{AUTHORIZATION, CONTENT_TYPE};
+    use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
     use super::*;
     use crate::wire::aliyun::signature::{
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(names.len(), KNOWN);
         for (name, known) in &names {
             let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(" said "))]);
-            let head = Head::of(&headers);
+            let head = Head::of((&headers).into());
             for (_, other) in &names {
                 let expected = (other == known).then_some("said");
                 assert_eq!((head.single(*other), head.has(*other)), (expected, other == known), "{name} {other:?}");
@@ -116,7 +116,7 @@ mod tests {
         headers.append(X_ACS_DATE, HeaderValue::from_static("1"));
         headers.append(X_ACS_DATE, HeaderValue::from_static("2"));
         headers.append(X_ACS_VERSION, HeaderValue::from_bytes(b"\xff").unwrap());
-        let head = Head::of(&headers);
+        let head = Head::of((&headers).into());
         for name in [Known::Date, Known::Version] {
             assert_eq!((head.single(name), head.has(name)), (None, true));
         }

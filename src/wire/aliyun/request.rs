@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use http::Method;
-use http::header::HeaderMap;
 
 use super::authorization::{Signing, Unsigned};
 use super::escape::{Layer, Length, Sink, escape};
@@ -15,6 +14,7 @@ use crate::claim::Claim;
 use crate::fault::{Fault, Kind};
 use crate::kms::{Call, Context, ContextForm, DataKeySize, Extra};
 use crate::secret::Secret;
+use crate::wire::fields::Fields;
 
 /// One request, split but not yet believed: authenticate its [`Request::claim`] before asking for its
 /// [`Request::call`].
@@ -33,11 +33,16 @@ impl<'r> Request<'r> {
     /// [`Kind::TooLarge`] for more than 32 KiB of query or 64 KiB of body; [`Kind::Malformed`],
     /// [`Kind::InvalidParameter`] and [`Kind::MissingParameter`] for what cannot be split, for a parameter that occurs
     /// twice and for a signature of a sort that we do not verify.
-    pub fn parse(method: &'r Method, query: &'r str, headers: &'r HeaderMap, body: &'r [u8]) -> Result<Self, Fault> {
+    pub fn parse(
+        method: &'r Method,
+        query: &'r str,
+        headers: impl Into<Fields<'r>>,
+        body: &'r [u8],
+    ) -> Result<Self, Fault> {
         if query.len() > QUERY_BYTES_MAX || body.len() > BODY_BYTES_MAX {
             return Err(Fault::caller(Kind::TooLarge));
         }
-        let head = Head::of(headers);
+        let head = Head::of(headers.into());
         let parameters = Parameters::parse(query, form(method, &head, body)?)?;
         let signing = Signing::find(&head, &parameters)?;
         Ok(Self { method, head, body, parameters, signing })
@@ -202,7 +207,7 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::kms::Action;

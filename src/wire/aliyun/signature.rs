@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::escape::{Batch, Layer, Sink, Text, hex};
 use crate::secret::Secret;
+use crate::wire::fields::Fields;
 
 /// What signs.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,8 @@ pub fn v3_headers(signing: &V3<'_>) -> HeaderMap {
     let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     let signed = names.join(";");
-    let request = CanonicalRequest { method: "POST", headers: &headers, signed: &signed, content_hash: &content_hash };
+    let request =
+        CanonicalRequest { method: "POST", headers: (&headers).into(), signed: &signed, content_hash: &content_hash };
     let signature = request.sign(std::iter::empty(), signing.key.secret);
     let mut line = format!("{ACS3} Credential={},SignedHeaders={signed},Signature=", signing.key.id).into_bytes();
     line.extend_from_slice(&signature);
@@ -134,7 +136,7 @@ pub(super) struct CanonicalRequest<'a> {
     /// The method, in upper case.
     pub(super) method: &'a str,
     /// Headers, among which each signed one occurs.
-    pub(super) headers: &'a HeaderMap,
+    pub(super) headers: Fields<'a>,
     /// The names of the signed ones, joined by `;`.
     pub(super) signed: &'a str,
     /// Hexadecimal SHA-256 of the body.
@@ -159,7 +161,7 @@ impl CanonicalRequest<'_> {
         for name in self.signed.split(';') {
             sink.put(name.as_bytes());
             sink.put(b":");
-            sink.put(self.headers.get(name).map_or(&[], |value| value.as_bytes().trim_ascii()));
+            sink.put(self.headers.all(name).next().unwrap_or_default().trim_ascii());
             sink.put(b"\n");
         }
         sink.put(b"\n");

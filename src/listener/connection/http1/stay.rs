@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::stream::Stream;
 use super::super::{LINGER, LINGER_HEARING, Limits, Member, Order, overdue};
 
 /// What bounds one connection's stay.
@@ -90,23 +88,10 @@ impl<'a> Stay<'a> {
         .await
     }
 
-    /// Waits, with no more than the socket, until something is said on the connection; false where it has ended instead, or
-    /// is to end.
-    pub(super) async fn rest(&self, stream: &mut Stream) -> bool {
-        self.answered.store(false, Ordering::Relaxed);
-        let spoken = self.attend(|cx, step| match step {
-            Step::GoOn => stream.poll_first(cx).map(|first| Some(first.unwrap_or(false))),
-            Step::Finish => Poll::Ready(None),
-        });
-        match spoken.await {
-            Ok(Some(spoken)) => spoken,
-            Ok(None) => {
-                // Over TLS, it is told that this is the end and no accident. It may be gone already.
-                let _ = stream.shutdown().await;
-                false
-            }
-            Err(After::Close | After::Rest) => false,
-        }
+    /// Whether the connection keeps a plaintext that came in, for as long as it is open: over TLS, rustls keeps the last
+    /// record.
+    pub(super) fn keeps_what_came_in(&self) -> bool {
+        self.tls && self.member.confided()
     }
 
     fn obey(&self) -> Obedience {
@@ -130,8 +115,7 @@ impl<'a> Stay<'a> {
         if let Some(&leaving) = self.leaving.get().filter(|_| !member.busy()) {
             return (leaving + if member.hearing() { LINGER_HEARING } else { LINGER }, After::Close);
         }
-        // Over TLS, rustls keeps the last record that came in.
-        let then = if self.tls && member.confided() { After::Close } else { After::Rest };
+        let then = if self.keeps_what_came_in() { After::Close } else { After::Rest };
         let rest = if matches!(then, After::Rest) { limits.rest.min(NAP) } else { limits.rest };
         let used = self.answered.load(Ordering::Relaxed) && member.silent() && limits.rest < limits.idle;
         let (span, after) = match (member.busy(), member.hearing(), used) {

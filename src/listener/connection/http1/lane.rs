@@ -1,0 +1,113 @@
+//! The short way of brief requests: read, heard, answered and written without hyper, and without a buffer that outlives any of
+//! this.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::Instant;
+use zeroize::Zeroize as _;
+
+use super::super::stream::Stream;
+use super::super::{Member, Order};
+use super::date::date;
+use crate::claim::Peer;
+use crate::listener::service::{Said, Service};
+use crate::wire::{brief, fields};
+
+/// One connection, while hyper is not on it.
+pub(super) struct Lane<'a, S> {
+    pub(super) service: &'a S,
+    pub(super) peer: &'a Peer,
+    pub(super) member: &'a Arc<Member>,
+    /// When the connection has been used for long enough.
+    pub(super) old: Instant,
+    /// Whether nothing is under way.
+    pub(super) at_rest: AtomicBool,
+}
+
+/// Why the short way ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Something was said that goes by way of hyper; it is unread.
+    Long,
+    /// The connection has come to its end.
+    Over,
+}
+
+enum Read<H> {
+    Brief(H),
+    End(End),
+}
+
+impl<S: Service> Lane<'_, S> {
+    /// Answers brief requests until something else comes. `told` is called after each answer.
+    pub(super) async fn go(&self, stream: &mut Stream, answered: impl Fn()) -> io::Result<End> {
+        loop {
+            self.at_rest.store(true, Ordering::Relaxed);
+            let heard = match poll_fn(|cx| self.read(stream, cx)).await? {
+                Read::Brief(heard) => heard,
+                Read::End(end) => return Ok(end),
+            };
+            let busy = self.member.begin();
+            let said = self.service.answer_heard(self.peer, heard).await;
+            let now = Instant::now();
+            let closes = said.closes || now >= self.old || self.member.order() >= Order::Leave;
+            if said.confidential {
+                busy.confide();
+            }
+            let bytes = written(&said, closes);
+            busy.end(now);
+            answered();
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            if closes {
+                stream.shutdown().await?;
+                return Ok(End::Over);
+            }
+        }
+    }
+
+    /// What lies on the stack meanwhile is the same memory for each connection.
+    fn read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Read<S::Heard>>> {
+        let mut room = [MaybeUninit::uninit(); BRIEF_BYTES_MAX];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        self.at_rest.store(false, Ordering::Relaxed);
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Ok(Read::End(End::Over)));
+        }
+        let heard = brief::read(buffer.filled(), |request| self.service.hear(self.peer, request)).flatten();
+        let read = heard.map_or_else(
+            || {
+                stream.unread(buffer.filled());
+                Read::End(End::Long)
+            },
+            Read::Brief,
+        );
+        buffer.filled_mut().zeroize();
+        Poll::Ready(Ok(read))
+    }
+}
+
+/// The bytes of an answer. The allocator wipes them.
+fn written(said: &Said, closes: bool) -> Vec<u8> {
+    let (field, id) = (said.request_id.0, said.request_id.1.as_str());
+    let date = date(said.at);
+    let all = [("content-type", said.content_type), ("date", date.as_str()), (field, id)];
+    let told = if fields::text(id.as_bytes()).is_some() { &all[..] } else { &all[..2] };
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + id.len() + said.body.len());
+    brief::put_head(said.status, told, said.body.len(), closes, &mut bytes);
+    bytes.extend_from_slice(said.body.expose());
+    bytes
+}
+
+/// Bytes of a brief request: a Decrypt has from 400 to 2,000, and a context of 4 KiB fits.
+const BRIEF_BYTES_MAX: usize = 8 * 1024;
+/// Of an answer's head, but for the request's id. Nothing is lost where it is longer, but time.
+const HEAD_BYTES: usize = 256;
