@@ -47,17 +47,18 @@ impl Hosts {
     }
 
     fn allow_name(&self, host: &str) -> bool {
-        let name = without_port(host);
+        let listed = |name: &str| self.0.iter().any(|listed| listed.eq_ignore_ascii_case(name));
         if self.0.is_empty() {
+            let name = without_port(host);
             return name.eq_ignore_ascii_case("localhost") || is_literal(name);
         }
-        self.0.iter().any(|listed| listed.eq_ignore_ascii_case(host) || listed.eq_ignore_ascii_case(name))
+        listed(host) || listed(without_port(host))
     }
 }
 
 fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+    match host.bytes().rposition(|byte| !byte.is_ascii_digit()) {
+        Some(at) if host.as_bytes()[at] == b':' && !host[..at].ends_with(':') => &host[..at],
         _ => host,
     }
 }
@@ -116,7 +117,7 @@ fn tell(peer: &Peer, caller: Option<&CallerName>, action: Option<&'static str>, 
         outcome = fault.kind().label(),
         by,
         code = said.map(|said| said.code.as_str()),
-        kms_request = said.map(|said| said.request_id.as_str()),
+        kms_request = said.map(|said| said.request_id.text()).as_deref(),
         "request refused"
     );
 }

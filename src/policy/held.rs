@@ -58,7 +58,7 @@ impl<'p> Release<'p> {
 #[cold]
 fn tell(span: &Span, held: &Held, outcome: Outcome) {
     span.note(Attribute::Outcome(outcome.word()));
-    span.note(Attribute::KmsRequest(held.source.clone()));
+    span.note(Attribute::KmsRequest((&*held.source.text()).into()));
     if let Some(key) = held.key() {
         span.note(Attribute::Key(key.clone()));
     }

@@ -135,13 +135,15 @@ impl<R: Respond> Face<R> {
         aim(request)?;
         let body = super::body(request, request::BODY_BYTES_MAX).await?;
         let query = request.uri().query().unwrap_or("");
-        self.admit(|| request::Request::parse(request.method(), query, request.headers(), &body), peer, seen)
+        let parse = || request::Request::parse(request.method(), query, request.headers(), &body);
+        self.admit(parse, peer, seen, self.clock.now())
     }
 
     /// The same of a brief request.
-    fn take(&self, brief: &brief::Request<'_>, peer: &Peer, seen: &mut Seen) -> Result<Asked, Fault> {
+    fn take(&self, brief: &brief::Request<'_>, peer: &Peer, heard: &mut Heard) -> Result<Asked, Fault> {
         self.screen(brief.fields)?;
-        self.admit(|| request::Request::parse(brief.method, brief.query, brief.fields, brief.body), peer, seen)
+        let parse = || request::Request::parse(brief.method, brief.query, brief.fields, brief.body);
+        self.admit(parse, peer, &mut heard.seen, heard.begun)
     }
 
     /// What can be refused by the header alone.
@@ -157,12 +159,13 @@ impl<R: Respond> Face<R> {
         parse: impl FnOnce() -> Result<request::Request<'r>, Fault>,
         peer: &Peer,
         seen: &mut Seen,
+        now: Moment,
     ) -> Result<Asked, Fault> {
         seen.unread = false;
         // Not before the body is there: one that drips shall hold its own connection, and no place.
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Fault::proxy(Kind::Overloaded))?;
         let request = parse()?;
-        let caller = self.door.admit(peer, &request.claim()?, self.clock.now(), self.clock.wall())?;
+        let caller = self.door.admit(peer, &request.claim()?, now, self.clock.wall())?;
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
         seen.action = Some(call.action());
@@ -202,7 +205,7 @@ impl<R: Respond + 'static> Service for Arc<Face<R>> {
     fn hear(&self, peer: &Peer, request: &brief::Request<'_>) -> Option<Self::Heard> {
         self.tracer.is_off().then(|| {
             let mut heard = Heard::new(&*self.clock, None);
-            let asked = self.take(request, peer, &mut heard.seen);
+            let asked = self.take(request, peer, &mut heard);
             (heard, asked)
         })
     }
@@ -263,7 +266,7 @@ fn respond(said: Said) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(said.content_type));
     let (name, id) = said.request_id;
-    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+    if let Ok(id) = HeaderValue::from_str(&id.text()) {
         headers.insert(HeaderName::from_static(name), id);
     }
     if said.closes {

@@ -38,7 +38,7 @@ pub fn encode(answer: &Answer) -> Secret {
             object.blob("CiphertextBlob", reply.ciphertext.bytes());
         }
     }
-    object.member("RequestId", answer.request_id.as_str());
+    object.member("RequestId", &answer.request_id.text());
     object.close()
 }
 
@@ -293,7 +293,7 @@ mod tests {
         let answer = decode(Action::Decrypt, StatusCode::OK, &HeaderMap::new(), SAMPLE.as_bytes()).unwrap();
         let (key, version) = (KeyId::new("202b9877"), KeyVersion::new("2ab1a983"));
         let expected = Decrypted { plaintext: Secret::copied(b"test"), key, version };
-        assert_eq!((answer.reply, answer.request_id.as_str()), (Reply::Decrypted(expected), "207596a2"));
+        assert_eq!((answer.reply, &*answer.request_id.text()), (Reply::Decrypted(expected), "207596a2"));
     }
 
     #[test]

@@ -97,9 +97,9 @@ impl<S: Service> Lane<'_, S> {
 
 /// The bytes of an answer. The allocator wipes them.
 fn written(said: &Said, closes: bool) -> Vec<u8> {
-    let (field, id) = (said.request_id.0, said.request_id.1.as_str());
-    let date = date(said.at);
-    let all = [("content-type", said.content_type), ("date", date.as_str()), (field, id)];
+    let ((field, id), date) = (&said.request_id, date(said.at));
+    let id = id.text();
+    let all = [("content-type", said.content_type), ("date", date.as_str()), (*field, &*id)];
     let told = if fields::text(id.as_bytes()).is_some() { &all[..] } else { &all[..2] };
     let mut bytes = Vec::with_capacity(HEAD_BYTES + id.len() + said.body.len());
     brief::put_head(said.status, told, said.body.len(), closes, &mut bytes);
