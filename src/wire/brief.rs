@@ -84,7 +84,7 @@ fn is_plain(query: &str) -> bool {
 }
 
 /// Puts the head of an answer whose body has `length` bytes.
-pub fn put_head(status: StatusCode, fields: &[(&str, &str)], length: usize, closes: bool, out: &mut Vec<u8>) {
+pub fn put_head(status: StatusCode, fields: &[(&str, &[u8])], length: usize, closes: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
@@ -93,7 +93,7 @@ pub fn put_head(status: StatusCode, fields: &[(&str, &str)], length: usize, clos
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(value);
     }
     out.extend_from_slice(if closes { b"\r\nconnection: close\r\ncontent-length: " } else { b"\r\ncontent-length: " });
     put_number(length, out);

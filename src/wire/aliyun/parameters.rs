@@ -66,7 +66,8 @@ impl<'r> Parameters<'r> {
 
     /// Where `name` stands in [`Parameters::iter`]; below 64.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
-        self.0.binary_search_by(|parameter| parameter.name().cmp(name)).ok()
+        // They are few, and hardly two names are equally long: nearly all that is compared is lengths.
+        self.0.iter().position(|parameter| parameter.name() == name)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Parameter<'r>> {

@@ -4,12 +4,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
@@ -18,7 +17,7 @@ use super::super::{Member, Order};
 use super::date::date;
 use crate::claim::Peer;
 use crate::listener::service::{Said, Service};
-use crate::wire::{brief, fields};
+use crate::wire::brief;
 
 /// One connection, while hyper is not on it.
 pub(super) struct Lane<'a, S> {
@@ -77,7 +76,7 @@ impl<S: Service> Lane<'_, S> {
     fn read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Read<S::Heard>>> {
         let mut room = [MaybeUninit::uninit(); BRIEF_BYTES_MAX];
         let mut buffer = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        ready!(stream.poll_take(cx, &mut buffer))?;
         self.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().is_empty() {
             return Poll::Ready(Ok(Read::End(End::Over)));
@@ -85,6 +84,7 @@ impl<S: Service> Lane<'_, S> {
         let heard = brief::read(buffer.filled(), |request| self.service.hear(self.peer, request)).flatten();
         let read = heard.map_or_else(
             || {
+                self.member.heard();
                 stream.unread(buffer.filled());
                 Read::End(End::Long)
             },
@@ -99,9 +99,11 @@ impl<S: Service> Lane<'_, S> {
 fn written(said: &Said, closes: bool) -> Vec<u8> {
     let ((field, id), date) = (&said.request_id, date(said.at));
     let id = id.text();
-    let all = [("content-type", said.content_type), ("date", date.as_str()), (*field, &*id)];
-    let told = if fields::text(id.as_bytes()).is_some() { &all[..] } else { &all[..2] };
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + id.len() + said.body.len());
+    let id = id.visible();
+    let all =
+        [("content-type", said.content_type.as_bytes()), ("date", date.bytes()), (*field, id.unwrap_or_default())];
+    let told = if id.is_some() { &all[..] } else { &all[..2] };
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + id.map_or(0, <[u8]>::len) + said.body.len());
     brief::put_head(said.status, told, said.body.len(), closes, &mut bytes);
     bytes.extend_from_slice(said.body.expose());
     bytes
