@@ -38,7 +38,7 @@ impl<'p> Release<'p> {
     /// The record of `held` going out as `outcome`, accepted.
     fn record(&self, held: &Held, outcome: Outcome) -> Result<Receipt, Fault> {
         // Our own upkeep has no release.
-        let caller = self.permit.holder.caller().ok_or(Fault::proxy(Kind::Forbidden))?;
+        let caller = self.permit.holder.caller().ok_or_else(|| Fault::proxy(Kind::Forbidden))?;
         let record = || Record {
             key: held.key().cloned(),
             version: held.version().cloned(),

@@ -53,7 +53,7 @@ pub fn decode(action: Action, status: StatusCode, headers: &HeaderMap, body: &[u
         return Err(refusal::decode(action, status, headers, body));
     }
     let answer = if status == StatusCode::OK { read(action, body) } else { None };
-    answer.ok_or(Fault::kms(Kind::Garbled))
+    answer.ok_or_else(|| Fault::kms(Kind::Garbled))
 }
 
 fn read(action: Action, body: &[u8]) -> Option<Answer> {

@@ -156,8 +156,8 @@ pub(super) struct V3<'r> {
 
 impl<'r> V3<'r> {
     fn read(head: &Head<'r>) -> Result<Self, Fault> {
-        let line = head.single(Known::Authorization).ok_or(malformed(BROKEN))?;
-        let (algorithm, fields) = line.split_once(' ').ok_or(malformed(ALGORITHMS))?;
+        let line = head.single(Known::Authorization).ok_or_else(|| malformed(BROKEN))?;
+        let (algorithm, fields) = line.split_once(' ').ok_or_else(|| malformed(ALGORITHMS))?;
         if algorithm != ACS3 {
             return Err(malformed(ALGORITHMS));
         }
@@ -254,7 +254,7 @@ fn timestamp(text: &str) -> Result<Timestamp, Fault> {
         let utc = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
         Offset::UTC.to_timestamp(utc).ok()
     };
-    parsed().ok_or(Fault::caller(Kind::StaleTimestamp))
+    parsed().ok_or_else(|| Fault::caller(Kind::StaleTimestamp))
 }
 
 const fn malformed(why: &'static str) -> Fault {

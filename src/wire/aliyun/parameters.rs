@@ -81,7 +81,7 @@ fn parameter(piece: &str, in_query: bool) -> Result<Parameter<'_>, Fault> {
         None => (piece, ""),
     };
     let name = unescape(name).filter(|name| !name.is_empty());
-    let name = name.ok_or(Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
+    let name = name.ok_or_else(|| Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
     if check(raw) { Ok(Parameter { name, raw, in_query }) } else { Err(invalid(&name)) }
 }
 

@@ -14,9 +14,8 @@ use zeroize::Zeroize as _;
 
 use super::super::stream::Stream;
 use super::super::{Member, Order};
-use super::date::date;
 use crate::claim::Peer;
-use crate::listener::service::{Said, Service};
+use crate::listener::service::Service;
 use crate::wire::brief;
 
 /// One connection, while hyper is not on it.
@@ -60,7 +59,7 @@ impl<S: Service> Lane<'_, S> {
             if said.confidential {
                 busy.confide();
             }
-            let bytes = written(&said, closes);
+            let bytes = said.bytes(closes);
             busy.end(now);
             answered();
             stream.write_all(&bytes).await?;
@@ -95,21 +94,5 @@ impl<S: Service> Lane<'_, S> {
     }
 }
 
-/// The bytes of an answer. The allocator wipes them.
-fn written(said: &Said, closes: bool) -> Vec<u8> {
-    let ((field, id), date) = (&said.request_id, date(said.at));
-    let id = id.text();
-    let id = id.visible();
-    let all =
-        [("content-type", said.content_type.as_bytes()), ("date", date.bytes()), (*field, id.unwrap_or_default())];
-    let told = if id.is_some() { &all[..] } else { &all[..2] };
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + id.map_or(0, <[u8]>::len) + said.body.len());
-    brief::put_head(said.status, told, said.body.len(), closes, &mut bytes);
-    bytes.extend_from_slice(said.body.expose());
-    bytes
-}
-
 /// Bytes of a brief request: a Decrypt has from 400 to 2,000, and a context of 4 KiB fits.
 const BRIEF_BYTES_MAX: usize = 8 * 1024;
-/// Of an answer's head, but for the request's id. Nothing is lost where it is longer, but time.
-const HEAD_BYTES: usize = 256;
