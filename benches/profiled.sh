@@ -4,8 +4,9 @@
 #
 #   benches/profiled.sh [words for `cargo build`, such as --offline]
 #
-# It builds everything twice and loads what it built for half a minute in between, on sockets of its own. Needs rustup's
-# component llvm-tools, which it adds.
+# It builds everything twice and loads what it built for half a minute in between, on sockets of its own: a quarter of an hour
+# on two processors. Needs rustup's component llvm-tools, which it adds. BUILDER="cargo auditable" has the second build done by
+# that, as `systemd/debian/package --profiled` does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rustup component add llvm-tools 2>/dev/null
@@ -15,14 +16,15 @@ dir="$PWD/target/profiled"
 rm -rf "$dir/seen"
 mkdir -p "$dir/seen"
 
-build() { # build SUBDIRECTORY FLAG WORD…; with a target of its own, so that build scripts are left as they are
-    local target="$dir/$1" flag="$2"
-    shift 2
-    RUSTFLAGS="$flag" cargo build --release --locked --bin kmsproxy --target "$host" --target-dir "$target" "$@" >&2
+build() { # build BUILDER SUBDIRECTORY FLAG WORD…; with a target of its own, so that build scripts are left as they are
+    local builder="$1" target="$dir/$2" flag="$3"
+    shift 3
+    # shellcheck disable=SC2086 # a command and its word
+    RUSTFLAGS="$flag" $builder build --release --locked --bin kmsproxy --target "$host" --target-dir "$target" "$@" >&2
 }
 
 echo "== building what notes where it has been" >&2
-build noting "-Cprofile-generate=$dir/seen" "$@"
+build cargo noting "-Cprofile-generate=$dir/seen" "$@"
 noting="$dir/noting/$host/release/kmsproxy"
 
 export LLVM_PROFILE_FILE="$dir/seen/%p-%m.profraw"
@@ -35,5 +37,5 @@ unset LLVM_PROFILE_FILE
 "$tools/llvm-profdata" merge -o "$dir/seen.profdata" "$dir"/seen/*.profraw
 
 echo "== building by what was seen" >&2
-build built "-Cprofile-use=$dir/seen.profdata" "$@"
+build "${BUILDER:-cargo}" built "-Cprofile-use=$dir/seen.profdata" "$@"
 echo "$dir/built/$host/release/kmsproxy"

@@ -159,10 +159,15 @@ pub fn check(raw: &str) -> bool {
     ascii || String::from_utf8(decoded(raw)).is_ok()
 }
 
+/// Whether `raw` means anything else than it says.
+pub(super) fn is_escaped(raw: &str) -> bool {
+    memchr::memchr2(b'%', b'+', raw.as_bytes()).is_some()
+}
+
 /// What `raw` means; borrowed where it means itself. `None` where [`check`] would say no.
 #[must_use]
 pub fn unescape(raw: &str) -> Option<Cow<'_, str>> {
-    if memchr::memchr2(b'%', b'+', raw.as_bytes()).is_none() {
+    if !is_escaped(raw) {
         return Some(Cow::Borrowed(raw));
     }
     let whole = memchr::memchr_iter(b'%', raw.as_bytes()).all(|at| escaped(&raw.as_bytes()[at..]).is_some());

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::escape::{Text, check, unescape};
+use super::escape::{Text, check, is_escaped, unescape};
 use crate::fault::{Fault, Kind};
 
 /// One parameter. Its value is kept as it came; it is decoded when somebody asks.
 pub(super) struct Parameter<'r> {
     name: Cow<'r, str>,
     raw: &'r str,
+    /// Whether the value is what stands there: nothing in it is escaped.
+    literal: bool,
     in_query: bool,
 }
 
@@ -19,6 +21,9 @@ impl<'r> Parameter<'r> {
 
     /// The value, borrowed where it needs no decoding.
     pub(super) fn value(&self) -> Cow<'r, str> {
+        if self.literal {
+            return Cow::Borrowed(self.raw);
+        }
         unescape(self.raw).expect("values were checked when the parameters were parsed")
     }
 
@@ -82,7 +87,8 @@ fn parameter(piece: &str, in_query: bool) -> Result<Parameter<'_>, Fault> {
     };
     let name = unescape(name).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
-    if check(raw) { Ok(Parameter { name, raw, in_query }) } else { Err(invalid(&name)) }
+    let literal = !is_escaped(raw);
+    if literal || check(raw) { Ok(Parameter { name, raw, literal, in_query }) } else { Err(invalid(&name)) }
 }
 
 fn invalid(name: &str) -> Fault {
