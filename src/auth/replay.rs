@@ -1,13 +1,17 @@
 //! What has been used once: a bounded memory of nonces.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::marks::Marks;
 use crate::clock::Moment;
 use crate::fault::Kind;
+
+mod marks;
 
 /// Turns what must not come twice into 64 keyed bits, so that nobody outside can make two of them collide. Where two do by
 /// chance, once in 2⁴⁶ requests beside a full memory, the second is refused, and comes again with another nonce.
@@ -26,13 +30,13 @@ impl Marker {
     }
 
     fn mark(&self, subject: (u8, &[u8])) -> Mark {
-        Mark(self.0.hash_one(subject))
+        Mark(NonZeroU64::new(self.0.hash_one(subject)).unwrap_or(NonZeroU64::MIN))
     }
 }
 
 /// A keyed hash of a nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mark(u64);
+pub(super) struct Mark(NonZeroU64);
 
 /// The nonces of one access key, each kept for as long as its request could be sent again.
 ///
@@ -45,7 +49,7 @@ pub(super) struct Mark(u64);
 /// makes requests acceptable again that were forgotten on time.
 #[derive(Debug)]
 pub(super) struct Replays {
-    seen: HashSet<Mark, BuildHasherDefault<Unhashed>>,
+    seen: Marks,
     seconds: BTreeMap<i64, Second>,
     floor: Option<Floor>,
     capacity: usize,
@@ -73,7 +77,7 @@ impl Default for Replays {
 
 impl Replays {
     fn with_capacity(capacity: usize) -> Self {
-        Self { seen: HashSet::default(), seconds: BTreeMap::new(), floor: None, capacity }
+        Self { seen: Marks::default(), seconds: BTreeMap::new(), floor: None, capacity }
     }
 
     /// Notes `mark`, whose request was signed at `signed_at` and can be sent again for another `remaining`.
@@ -88,7 +92,7 @@ impl Replays {
         now: Moment,
     ) -> Result<(), Kind> {
         self.forget(now);
-        if self.seen.contains(&mark) {
+        if self.seen.contains(mark) {
             return Err(Kind::NonceUsed);
         }
         let second = signed_at.as_second();
@@ -146,7 +150,7 @@ impl Replays {
     fn drop_one(&mut self, second: i64) {
         if let Some(signed) = self.seconds.get_mut(&second) {
             if let Some(mark) = signed.marks.pop() {
-                self.seen.remove(&mark);
+                self.seen.remove(mark);
             }
             if signed.marks.is_empty() {
                 self.seconds.remove(&second);
@@ -155,27 +159,7 @@ impl Replays {
     }
 }
 
-/// Passes a mark through: it is a keyed hash already.
-#[derive(Debug, Default)]
-struct Unhashed(u64);
-
-impl Hasher for Unhashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, mark: u64) {
-        self.0 = mark;
-    }
-}
-
-/// Marks held for one access key; about 7 MB when full.
+/// Marks held for one access key; about 6 MB when full.
 const CAPACITY: usize = 1 << 18;
 const FORGOTTEN_PER_ADMISSION: usize = 2;
 
