@@ -1,6 +1,5 @@
 //! What is counted: hits, as far as they go without a socket, and their parts.
 
-use std::sync::Arc;
 
 use kmsproxy::claim::{Claim, Peer};
 use kmsproxy::clock::Clock as _;

@@ -51,11 +51,7 @@ fn body_bytes(fields: Fields<'_>) -> Option<usize> {
             6 if is("expect") => return None,
             7 if is("upgrade") => return None,
             10 if is("connection") && !value.eq_ignore_ascii_case(b"keep-alive") => return None,
-            14 if is("content-length") => {
-                if length.replace(digits(value)?).is_some() {
-                    return None;
-                }
-            }
+            14 if is("content-length") && length.replace(digits(value)?).is_some() => return None,
             17 if is("transfer-encoding") => return None,
             _ => {}
         }

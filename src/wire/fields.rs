@@ -68,7 +68,7 @@ impl<'r> Iterator for Iter<'r> {
 /// A value as text, where it is visible ASCII (and tabs), as `HeaderValue::to_str` has it.
 #[must_use]
 pub fn text(value: &[u8]) -> Option<&str> {
-    let visible = |byte: u8| (byte >= b' ') & (byte < 0x7F) | (byte == b'\t');
+    let visible = |byte: u8| matches!(byte, b' '..=b'~') | (byte == b'\t');
     if value.iter().fold(true, |all, &byte| all & visible(byte)) { str::from_utf8(value).ok() } else { None }
 }
 

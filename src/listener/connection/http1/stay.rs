@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{LINGER, LINGER_HEARING, Limits, Member, Order, overdue};
@@ -83,7 +84,8 @@ impl<'a> Stay<'a> {
                     if overdue(timer.as_mut(), due, cx) {
                         return Poll::Ready(Err(after));
                     }
-                    sleeper = Some(cx.waker().clone());
+                    // Whoever has had its turn is not heard by a timer: it is polled again, and asks again.
+                    sleeper = has_budget_remaining().then(|| cx.waker().clone());
                 }
                 if told.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
