@@ -52,10 +52,10 @@ impl Stream {
         }
     }
 
-    /// Takes back what was read and not understood yet: it is what is read next. Copied, so that the buffer which it lies in,
-    /// with all that was read before it, is let go of and wiped.
+    /// Takes back what was read and not understood yet: it is what is read next, before what was taken back earlier and is not
+    /// read again so far. Copied, so that the buffer which it lies in, with all that was read before it, is let go of and wiped.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
-        self.unread = Bytes::copy_from_slice(bytes);
+        self.unread = [bytes, &self.unread].concat().into();
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
