@@ -348,6 +348,7 @@ mod tests {
         }
         assert!(!is_brief(post("content-length: 18446744073709551620\r\n")), "4, after an overflow");
         assert!(is_brief("POST / HTTP/1.1\r\ncontent-length: 000\r\n\r\n"));
+        assert!(!is_brief("POST / HTTP/1.1\r\ncontent-length:\r\n\r\n"));
     }
 
     #[test]
