@@ -157,7 +157,10 @@ mod tests {
     /// What is told of `bytes` where they are brief; never anything else than hyper tells.
     fn told(bytes: &[u8]) -> Option<Told> {
         let told = read(bytes, |it| Told::new(it.method, "/", it.query, it.fields, it.body))?;
-        assert_eq!(by_hyper(bytes), Ok(vec![told.clone()]), "{}", bytes.escape_ascii());
+        // Another is heard behind it: it ended where it ends, and the connection stays.
+        let next = Told::new(&Method::GET, "/next", "", Fields::Lines(&[]), b"");
+        let heard = by_hyper(&[bytes, b"GET /next HTTP/1.1\r\n\r\n"].concat());
+        assert_eq!(heard, Ok(vec![told.clone(), next]), "{}", bytes.escape_ascii());
         Some(told)
     }
 
