@@ -249,7 +249,15 @@ async fn write(stream: &mut Stream, text: &str) {
 async fn write_apart(stream: &mut Stream, parts: &[&str]) {
     for part in parts {
         write(stream, part).await;
-        sleep(SHORT / 2).await;
+        settle().await;
+    }
+}
+
+/// Lets the listener, which is on this thread, do all that it can: the runtime looks at its sockets each time, however long it
+/// was kept from doing so.
+async fn settle() {
+    for _ in 0..10 {
+        sleep(SHORT / 20).await;
     }
 }
 
@@ -451,9 +459,11 @@ async fn shutdown_lets_brief_requests_finish_and_closes_those_at_rest() {
         ask(&mut late, "q").await;
         write(&mut busy, &get("wait")).await;
         running.events.recv().await.unwrap();
-        sleep(SHORT / 2).await;
         running.shutdown.cancel();
-        sleep(SHORT / 2).await;
+        // No time passes: those at rest have heard of it, and stay for a moment yet.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
         // This question was on its way already.
         write(&mut late, &get("late")).await;
         assert!(answer(&mut late).await.1.contains("\r\nconnection: close\r\n"));
@@ -555,7 +565,7 @@ async fn the_limits_of_time_hold_for_brief_requests() {
     assert_eq!(closed(&mut stream).await, b"");
     assert_eq!(running.told(), [brief("GET q ")]);
 
-    let limits = Limits { head: SHORT / 10, idle: SHORT * 5, ..Limits::default() };
+    let limits = Limits { head: SHORT / 10, idle: SHORT * 15, ..Limits::default() };
     let mut running = Running::start(Socket::Tcp, limits);
     let mut stream = running.connect().await;
     ask(&mut stream, "q").await;
@@ -570,17 +580,18 @@ async fn the_limits_of_time_hold_for_brief_requests() {
 #[tokio::test]
 async fn over_tls_alone_a_brief_request_that_is_confidential_ends_its_connection_after_a_rest() {
     over_each(|socket| async move {
-        let mut running = Running::start(socket, Limits { rest: SHORT, ..Limits::default() });
+        let limits = Limits { rest: SHORT * 8, ..Limits::default() };
+        let mut running = Running::start(socket, limits);
         let mut stream = running.connect().await;
         ask(&mut stream, "q").await;
-        sleep(SHORT * 3).await;
+        sleep(limits.rest * 2).await;
         ask(&mut stream, "confide").await;
         if socket == Socket::Tls {
             // In use it stays.
             ask(&mut stream, "q").await;
             closed_whatever_the_end(&mut stream).await;
         } else {
-            sleep(SHORT * 3).await;
+            sleep(limits.rest * 2).await;
             ask(&mut stream, "q").await;
         }
         assert_eq!(running.told(), [brief("GET q "), brief("GET confide "), brief("GET q ")], "{socket:?}");
