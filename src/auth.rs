@@ -203,7 +203,7 @@ impl Door {
         let roster = guests.0.get(&peer.listener);
         match claim {
             Claim::Anonymous => {
-                roster.and_then(|roster| roster.recognise(peer)).ok_or(Fault::caller(Kind::Unauthenticated))
+                roster.and_then(|roster| roster.recognise(peer)).ok_or_else(|| Fault::caller(Kind::Unauthenticated))
             }
             Claim::Signed(signed) => {
                 self.verify(roster.and_then(|roster| roster.keys.get(signed.access_key_id)), signed, now, wall)
@@ -213,7 +213,7 @@ impl Door {
 
     fn verify(&self, key: Option<&Key>, signed: &Signed<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
         let proven = signed.proof.verify(&key.map_or(&self.nobody, |key| &key.secret).open());
-        let key = key.ok_or(Fault::caller(Kind::UnknownAccessKey))?;
+        let key = key.ok_or_else(|| Fault::caller(Kind::UnknownAccessKey))?;
         let age = wall.duration_since(signed.signed_at);
         if age.unsigned_abs() > WINDOW {
             return Err(Fault::caller(Kind::StaleTimestamp));

@@ -25,7 +25,6 @@ mod index;
 mod lot;
 mod parts;
 mod phase;
-mod source;
 
 pub use entry::{Closed, Entry};
 use fill::Told;
@@ -36,7 +35,6 @@ use index::Index;
 use lot::Lots;
 use parts::Parts;
 use phase::Phase;
-use source::Source;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -201,7 +199,7 @@ impl Cache {
                 expires: fill.asked.sent + age,
                 sealed,
                 dek,
-                source: Source::of(fill.source),
+                source: fill.source.clone(),
                 asked: fill.asked,
                 refresh: phase.next(fill.asked.sent, age),
                 ciphertext: fill.call.ciphertext.bytes().into(),

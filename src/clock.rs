@@ -49,9 +49,8 @@ pub struct System;
 impl Clock for System {
     fn now(&self) -> Moment {
         let now = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-        Moment::BOOT + Duration::new(seconds, nanos)
+        let of = |part| u64::try_from(part).unwrap_or(0);
+        Moment(of(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(of(now.tv_nsec)))
     }
 
     fn wall(&self) -> Timestamp {

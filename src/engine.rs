@@ -176,7 +176,7 @@ impl Engine {
     }
 
     async fn decrypt(self: &Arc<Self>, permit: &Permit, call: Decrypt, deadline: Deadline) -> Result<Answer, Fault> {
-        let share = permit.share().ok_or(Fault::proxy(Kind::Forbidden))?;
+        let share = permit.share().ok_or_else(|| Fault::proxy(Kind::Forbidden))?;
         let fingerprint = self.parts.cache.fingerprint(self.parts.ledger.upstream(), share, &call);
         let outcome = match self.look(permit, &fingerprint, call.key.as_ref()) {
             Ok(Some(answer)) => {

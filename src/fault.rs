@@ -175,7 +175,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.label())?;
         if let Some(said) = self.verbatim() {
-            write!(f, " ({} {}, request {})", said.status, said.code, said.request_id.as_str())?;
+            write!(f, " ({} {}, request {})", said.status, said.code, &*said.request_id.text())?;
         }
         Ok(())
     }

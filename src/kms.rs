@@ -8,12 +8,14 @@ mod call;
 mod context;
 mod key;
 mod reply;
+mod request_id;
 
 pub use action::Action;
 pub use call::{Call, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, Read};
 pub use context::{Context, ContextForm};
 pub use key::{KeyId, KeyName, KeyState, KeyVersion, bare};
-pub use reply::{Answer, DataKey, Decrypted, Document, Encrypted, Reply, RequestId};
+pub use reply::{Answer, DataKey, Decrypted, Document, Encrypted, Reply};
+pub use request_id::RequestId;
 
 /// A ciphertext blob: what `Encrypt` returned, as bytes. `Debug` shows its length only; its bytes tell a reader of
 /// logs which Secret was used when.

@@ -11,6 +11,7 @@ mod limits;
 mod ownership;
 mod patience;
 mod provider;
+mod said;
 mod service;
 
 use std::io;
@@ -37,7 +38,8 @@ pub use self::face::FaceName;
 pub use self::limits::Limits;
 use self::ownership::Ownership;
 pub use self::provider::Provider;
-pub use self::service::{Said, Service};
+pub use self::said::Said;
+pub use self::service::Service;
 use crate::claim::{ListenerName, Peer};
 use crate::tls;
 use crate::wire::kubernetes::{Api, V1Ciphertext, V2Version};

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -47,17 +49,18 @@ impl Hosts {
     }
 
     fn allow_name(&self, host: &str) -> bool {
-        let name = without_port(host);
+        let listed = |name: &str| self.0.iter().any(|listed| listed.eq_ignore_ascii_case(name));
         if self.0.is_empty() {
+            let name = without_port(host);
             return name.eq_ignore_ascii_case("localhost") || is_literal(name);
         }
-        self.0.iter().any(|listed| listed.eq_ignore_ascii_case(host) || listed.eq_ignore_ascii_case(name))
+        listed(host) || listed(without_port(host))
     }
 }
 
 fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+    match host.bytes().rposition(|byte| !byte.is_ascii_digit()) {
+        Some(at) if host.as_bytes()[at] == b':' && !host[..at].ends_with(':') => &host[..at],
         _ => host,
     }
 }
@@ -116,7 +119,7 @@ fn tell(peer: &Peer, caller: Option<&CallerName>, action: Option<&'static str>, 
         outcome = fault.kind().label(),
         by,
         code = said.map(|said| said.code.as_str()),
-        kms_request = said.map(|said| said.request_id.as_str()),
+        kms_request = said.map(|said| said.request_id.text()).as_deref(),
         "request refused"
     );
 }
@@ -182,6 +185,37 @@ pub struct Limits {
     pub in_flight: usize,
 }
 
+/// The requests that one listener has in flight.
+#[derive(Debug)]
+struct Places {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// One request in flight, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self { taken: Arc::default(), most }
+    }
+
+    /// # Errors
+    /// [`Kind::Overloaded`] where there is none left; nobody waits for one.
+    fn take(&self) -> Result<Place, Fault> {
+        let place = Place(Arc::clone(&self.taken));
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        if before < self.most { Ok(place) } else { Err(Fault::proxy(Kind::Overloaded)) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A response body that is wiped when the connection lets go of it.
 #[must_use]
 pub fn wiped(secret: Secret) -> Bytes {
@@ -215,6 +249,16 @@ mod tests {
     fn allowed(listed: &[&str], host: &'static str) -> bool {
         let listed: Vec<String> = listed.iter().map(|&name| name.to_owned()).collect();
         Hosts::new(&listed).allow(&headers(&[("host", host)]))
+    }
+
+    #[test]
+    fn there_are_so_many_places_and_one_that_is_left_is_there_again() {
+        let places = Places::new(2);
+        let (one, _other) = (places.take().unwrap(), places.take().unwrap());
+        assert_eq!(places.take().unwrap_err(), Fault::proxy(Kind::Overloaded));
+        drop(one);
+        let _one = places.take().unwrap();
+        assert_eq!(places.take().unwrap_err(), Fault::proxy(Kind::Overloaded));
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn every_fault_of_ours_comes_back_as_the_table_says() {
             let back = stage.fault(&call, sent);
             let (status, code, kind) = table(&kind, call.action());
             let said = back.verbatim().expect("the face always speaks").clone();
-            assert_eq!(uuid_shape(said.request_id.as_str()), "8-4-4-4-12", "{said:?}");
+            assert_eq!(uuid_shape(&said.request_id.text()), "8-4-4-4-12", "{said:?}");
             assert!(said.message.len() > 10, "{said:?}");
             let host_id = Some("kmsproxy".to_owned());
             let expected = Verbatim { status, code: code.to_owned(), host_id, recommend: None, ..said };
@@ -175,7 +175,7 @@ fn among_many_at_once_each_gets_its_own_answer() {
             calls.spawn(async move {
                 let blob = number.to_le_bytes();
                 let answer = stage.ask(&decrypt(&blob)).await.unwrap();
-                assert_eq!((answer.reply, answer.request_id.as_str()), (turned(&blob), &*format!("for {blob:?}")));
+                assert_eq!((answer.reply, &*answer.request_id.text()), (turned(&blob), &*format!("for {blob:?}")));
             });
         }
         while let Some(ended) = calls.join_next().await {

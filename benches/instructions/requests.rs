@@ -2,10 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, Method, Request};
-use http_body_util::Full;
+use http::{HeaderMap, Method};
 use kmsproxy::kms::{Call, KeyId, KeyVersion};
 use kmsproxy::wire::aliyun::escape::{Layer, escape};
 use kmsproxy::wire::aliyun::request;
@@ -61,11 +59,18 @@ impl Parts {
         request::Request::parse(&Method::POST, &self.query, &self.headers, &self.body).unwrap()
     }
 
-    pub(crate) fn request(&self) -> Request<Full<Bytes>> {
+    /// As it is on the wire.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let uri = if self.query.is_empty() { "/".to_owned() } else { format!("/?{}", self.query) };
-        let mut request = Request::post(uri).body(Full::new(Bytes::copy_from_slice(&self.body))).unwrap();
-        request.headers_mut().clone_from(&self.headers);
-        request
+        let mut bytes = format!("POST {uri} HTTP/1.1\r\n").into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(format!("{name}: ").as_bytes());
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", self.body.len()).as_bytes());
+        bytes.extend_from_slice(&self.body);
+        bytes
     }
 }
 

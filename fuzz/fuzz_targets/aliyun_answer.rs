@@ -39,8 +39,8 @@ fn consent(action: Action, status: StatusCode, body: &[u8], answer: &Answer) {
         assert!(!bytes.is_empty(), "{name} is empty");
         bytes
     };
-    assert_eq!(answer.request_id.as_str(), text("RequestId"));
-    assert!(!answer.request_id.as_str().is_empty());
+    assert_eq!(*answer.request_id.text(), text("RequestId"));
+    assert!(!answer.request_id.text().is_empty());
     let named = |key: &str, version: &str| {
         assert_eq!((key, version), (&*text("KeyId"), &*text("KeyVersionId")));
         assert!(!key.is_empty());
@@ -98,7 +98,7 @@ fn refused(action: Action, status: StatusCode, body: &[u8], fault: &Fault) {
     };
     assert_eq!(evidence, weight(&code, status, fault.kind()), "{code} {status}");
     let words = fault.verbatim().expect("it carries its words");
-    assert_eq!((&*words.code, words.request_id.as_str(), words.status), (&*code, &*request_id, status.as_u16()));
+    assert_eq!((&*words.code, &*words.request_id.text(), words.status), (&*code, &*request_id, status.as_u16()));
     assert!(message.starts_with(&*words.message));
     let (again, body) = refusal::encode(fault, &words.request_id);
     assert_eq!(again, status);

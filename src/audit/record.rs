@@ -172,9 +172,9 @@ pub(super) struct Call<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ciphertext_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'r str>,
+    request_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    kms_request_id: Option<&'r str>,
+    kms_request_id: Option<String>,
 }
 
 impl Record {
@@ -190,8 +190,8 @@ impl Record {
             key_version: self.version.as_ref().map(|version| cut(version.as_str())),
             key_named: self.named.as_ref().map(|name| cut(name.as_str())),
             ciphertext_digest: self.ciphertext.as_ref().map(|ciphertext| keys.digest(ciphertext.bytes())),
-            request_id: self.request_id.as_ref().map(|id| cut(id.as_str())),
-            kms_request_id: self.kms_request_id.as_ref().map(|id| cut(id.as_str())),
+            request_id: self.request_id.as_ref().map(|id| cut(&id.text()).to_owned()),
+            kms_request_id: self.kms_request_id.as_ref().map(|id| cut(&id.text()).to_owned()),
         };
         match self.outcome {
             Outcome::Refused(_) => Event::Refusal(call),

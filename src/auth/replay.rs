@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use crate::clock::Moment;
 use crate::fault::Kind;
 
-/// Turns what must not come twice into 128 keyed bits, so that nobody outside can make two of them collide.
+/// Turns what must not come twice into 64 keyed bits, so that nobody outside can make two of them collide. Where two do by
+/// chance, once in 2⁴⁶ requests beside a full memory, the second is refused, and comes again with another nonce.
 #[derive(Debug, Default)]
-pub(super) struct Marker(RandomState, RandomState);
+pub(super) struct Marker(RandomState);
 
 impl Marker {
     /// The mark of a nonce.
@@ -25,14 +26,13 @@ impl Marker {
     }
 
     fn mark(&self, subject: (u8, &[u8])) -> Mark {
-        let (left, right) = (self.0.hash_one(subject), self.1.hash_one(subject));
-        Mark((u128::from(left) << 64) | u128::from(right))
+        Mark(self.0.hash_one(subject))
     }
 }
 
 /// A keyed hash of a nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mark(u128);
+pub(super) struct Mark(u64);
 
 /// The nonces of one access key, each kept for as long as its request could be sent again.
 ///
@@ -170,13 +170,12 @@ impl Hasher for Unhashed {
         }
     }
 
-    fn write_u128(&mut self, mark: u128) {
-        let (high, low) = ((mark >> 64) as u64, mark as u64);
-        self.0 = high ^ low;
+    fn write_u64(&mut self, mark: u64) {
+        self.0 = mark;
     }
 }
 
-/// Marks held for one access key; about 13 MB when full.
+/// Marks held for one access key; about 7 MB when full.
 const CAPACITY: usize = 1 << 18;
 const FORGOTTEN_PER_ADMISSION: usize = 2;
 

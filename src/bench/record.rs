@@ -107,7 +107,8 @@ pub struct Phase {
     pub cpu_us_per_call: Option<f64>,
     /// Memory of the target's process at the end.
     pub rss_bytes: Option<u64>,
-    /// The client's share of one processor for each of its threads, from 0 to 1. In an open loop it spins.
+    /// The client's share of one processor for each of its threads, from 0 to 1. Where it looks in vain whether there is something to do,
+    /// as it does while it has a processor for itself, it counts as idle.
     pub client_share: f64,
     /// In an open loop, how late the client was with 1 % of the calls for which a connection was free.
     pub client_lag_p99_us: Option<f64>,

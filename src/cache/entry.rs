@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Fingerprint;
 use super::lot::Lot;
 use super::phase::Phase;
-use super::source::Source;
 use crate::auth::CallerName;
 use crate::clock::Moment;
 use crate::fault::Fault;
-use crate::kms::{Ciphertext, Decrypt, Decrypted, Extra, KeyId, KeyVersion};
+use crate::kms::{Ciphertext, Decrypt, Decrypted, Extra, KeyId, KeyVersion, RequestId};
 use crate::lease::{Asked, Epoch, Standing};
 use crate::ledger::{Dek, Mark, Scope};
 use crate::policy::{Held, Release};
@@ -32,7 +31,7 @@ pub struct Entry {
     pub(super) sealed: Sealed,
     pub(super) dek: Dek,
     /// What the KMS knows the call by that filled it.
-    pub(super) source: Source,
+    pub(super) source: RequestId,
     pub(super) asked: Asked,
     pub(super) refresh: Moment,
     pub(super) ciphertext: Box<[u8]>,
@@ -151,7 +150,7 @@ impl Entry {
             && let Some(plaintext) = self.scope().open(self.epoch, &self.fingerprint.hash, &self.sealed, now)
         {
             let reply = Decrypted { plaintext, key: self.key().clone(), version: self.version().clone() };
-            return Ok(Held::kept(reply, self.source.id()));
+            return Ok(Held::kept(reply, self.source.clone()));
         }
         match self.scope().standing(now) {
             Standing::Refused(fault) => Err(Closed::Refused(fault)),
@@ -176,7 +175,7 @@ mod tests {
     #[test]
     fn what_a_hit_reads_lies_in_the_first_three_lines() {
         let counts = 2 * size_of::<usize>();
-        let read = std::mem::offset_of!(Entry, source) + size_of::<Source>();
+        let read = std::mem::offset_of!(Entry, source) + size_of::<RequestId>();
         assert!(counts + read <= 3 * 64, "{read}");
         assert!(counts + size_of::<Entry>() <= 224, "{}", size_of::<Entry>());
     }

@@ -115,7 +115,7 @@ impl Engine {
 fn end(span: &Span, outcome: &Result<Held, Fault>) {
     match outcome {
         Ok(held) => {
-            span.note(Attribute::KmsRequest(held.source().clone()));
+            span.note(Attribute::KmsRequest((&*held.source().text()).into()));
             if let Some(key) = held.key() {
                 span.note(Attribute::Key(key.clone()));
             }
@@ -125,7 +125,7 @@ fn end(span: &Span, outcome: &Result<Held, Fault>) {
             if let Some(said) = fault.verbatim() {
                 span.note(Attribute::HttpStatus(said.status));
                 span.note(Attribute::KmsCode(said.code.as_str().into()));
-                span.note(Attribute::KmsRequest(said.request_id.clone()));
+                span.note(Attribute::KmsRequest((&*said.request_id.text()).into()));
             }
         }
     }

@@ -1,12 +1,6 @@
 //! What a KMS answers.
 
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
-
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
-
-use super::{Ciphertext, KeyId, KeyState, KeyVersion};
+use super::{Ciphertext, KeyId, KeyState, KeyVersion, RequestId};
 use crate::secret::Secret;
 
 /// What `Decrypt` returned.
@@ -65,74 +59,6 @@ pub enum Reply {
     Document(Document),
     /// To `Encrypt`.
     Encrypted(Encrypted),
-}
-
-/// The KMS's own name for one request (or ours, for an answer from the cache): what support asks for.
-#[derive(Clone, Debug)]
-pub struct RequestId(Id);
-
-#[derive(Clone, Debug)]
-enum Id {
-    /// In place: each hit has one of its own.
-    Ours([u8; Hyphenated::LENGTH]),
-    Theirs(Arc<str>),
-}
-
-impl RequestId {
-    /// Takes the id that a KMS gave.
-    #[must_use]
-    pub fn new(id: &str) -> Self {
-        Self(Id::Theirs(id.into()))
-    }
-
-    /// A new random id, in the upper-case UUID form of Alibaba Cloud.
-    #[must_use]
-    pub fn random() -> Self {
-        Self::of(Uuid::new_v4(), true)
-    }
-
-    /// A UUID, in upper or lower case.
-    #[must_use]
-    pub fn of(uuid: Uuid, upper: bool) -> Self {
-        let mut text = [0; Hyphenated::LENGTH];
-        let uuid = uuid.hyphenated();
-        if upper {
-            uuid.encode_upper(&mut text)
-        } else {
-            uuid.encode_lower(&mut text)
-        };
-        Self(Id::Ours(text))
-    }
-
-    /// As [`RequestId::new`], of what is kept elsewhere as well.
-    #[must_use]
-    pub fn shared(id: &Arc<str>) -> Self {
-        Self(Id::Theirs(Arc::clone(id)))
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match &self.0 {
-            // Never fails: a UUID is ASCII.
-            Id::Ours(text) => str::from_utf8(text).unwrap_or_default(),
-            Id::Theirs(text) => text,
-        }
-    }
-}
-
-impl PartialEq for RequestId {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for RequestId {}
-
-impl Hash for RequestId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
 }
 
 /// A reply and the request that fetched it.

@@ -5,13 +5,11 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use jiff::Timestamp;
 
+use super::said::Said;
 use crate::claim::Peer;
-use crate::kms::RequestId;
-use crate::secret::Secret;
 use crate::wire::brief;
 
 /// Who answers on a listener of HTTP/1.1: any function from a request to an answer; and whoever also understands brief
@@ -34,25 +32,6 @@ pub trait Service: Clone + Send + Sync + 'static {
 
     /// Answers what was heard.
     fn answer_heard(&self, peer: &Peer, heard: Self::Heard) -> impl Future<Output = Said> + Send;
-}
-
-/// An answer, in the parts of which HTTP is made.
-#[derive(Debug)]
-pub struct Said {
-    /// 200, or what went wrong.
-    pub status: StatusCode,
-    /// The media type of the body.
-    pub content_type: &'static str,
-    /// The request's id, and the field in which the dialect tells it. Left out where it has characters that no field may have.
-    pub request_id: (&'static str, RequestId),
-    /// The body.
-    pub body: Secret,
-    /// When it was made.
-    pub at: Timestamp,
-    /// Whether the connection is of no more use.
-    pub closes: bool,
-    /// As the extension [`super::Confidential`] of other answers.
-    pub confidential: bool,
 }
 
 impl<S, F, B> Service for S

@@ -38,7 +38,7 @@ impl<'p> Release<'p> {
     /// The record of `held` going out as `outcome`, accepted.
     fn record(&self, held: &Held, outcome: Outcome) -> Result<Receipt, Fault> {
         // Our own upkeep has no release.
-        let caller = self.permit.holder.caller().ok_or(Fault::proxy(Kind::Forbidden))?;
+        let caller = self.permit.holder.caller().ok_or_else(|| Fault::proxy(Kind::Forbidden))?;
         let record = || Record {
             key: held.key().cloned(),
             version: held.version().cloned(),
@@ -58,7 +58,7 @@ impl<'p> Release<'p> {
 #[cold]
 fn tell(span: &Span, held: &Held, outcome: Outcome) {
     span.note(Attribute::Outcome(outcome.word()));
-    span.note(Attribute::KmsRequest(held.source.clone()));
+    span.note(Attribute::KmsRequest((&*held.source.text()).into()));
     if let Some(key) = held.key() {
         span.note(Attribute::Key(key.clone()));
     }

@@ -8,9 +8,9 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use jiff::Timestamp;
 
-use super::{Hosts, Limits, screen, wiped};
+use super::{Hosts, Limits, Place, Places, screen, wiped};
 use crate::auth::{Caller, CallerName, Door};
 use crate::claim::Peer;
 use crate::clock::{Clock, Deadline, Moment};
@@ -32,7 +32,7 @@ pub struct Face<R> {
     clock: Arc<dyn Clock>,
     hosts: Hosts,
     limits: Limits,
-    places: Arc<Semaphore>,
+    places: Places,
     requests: Requests,
     tracer: Tracer,
 }
@@ -41,14 +41,13 @@ impl<R: Respond> Face<R> {
     /// A face before `respond`, for callers whom `door` admits.
     #[must_use]
     pub fn new(respond: Arc<R>, door: Arc<Door>, clock: Arc<dyn Clock>, hosts: Hosts, limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS)));
         Self {
             respond,
             door,
             clock,
             hosts,
             limits,
-            places,
+            places: Places::new(limits.in_flight),
             requests: Requests::of("aliyun", &Action::ALL.map(Action::name)),
             tracer: Tracer::off(),
         }
@@ -85,19 +84,21 @@ impl<R: Respond> Face<R> {
 
     /// What becomes of a request that has been read, counted and recorded.
     async fn fulfil(&self, peer: &Peer, heard: Heard, asked: Result<Asked, Fault>) -> Said {
-        let Heard { seen, begun } = heard;
+        let Heard { seen, begun, wall } = heard;
         let result = match asked {
             Ok(Asked { caller, call, place: _place }) => {
                 self.respond.respond(&caller, call, Deadline::after(begun, self.limits.timeout)).await
             }
             Err(fault) => Err(fault),
         };
-        self.conclude(result, seen, peer, begun)
+        let took = self.clock.now().since(begun);
+        let at = wall.saturating_add(took).unwrap_or(wall);
+        self.conclude(result, seen, peer, took, at)
     }
 
-    fn conclude(&self, result: Result<Answer, Fault>, seen: Seen, peer: &Peer, begun: Moment) -> Said {
+    fn conclude(&self, result: Result<Answer, Fault>, seen: Seen, peer: &Peer, took: Duration, at: Timestamp) -> Said {
         let outcome = result.as_ref().map_or_else(|refused| refused.kind().label(), |_| metrics::OK);
-        self.record(peer, &seen, outcome, self.clock.now().since(begun));
+        self.record(peer, &seen, outcome, took);
         let (status, request_id, body) = match result {
             Ok(answer) => (StatusCode::OK, answer.request_id.clone(), answer::encode(&answer)),
             Err(fault) => {
@@ -114,7 +115,7 @@ impl<R: Respond> Face<R> {
             content_type: "application/json;charset=utf-8",
             request_id: ("x-acs-request-id", request_id),
             body,
-            at: self.clock.wall(),
+            at,
             closes: seen.unread,
             // What goes out lies in nobody's buffer for long, and what comes in with other calls is no secret.
             confidential: seen.action == Some(Action::Encrypt),
@@ -135,13 +136,15 @@ impl<R: Respond> Face<R> {
         aim(request)?;
         let body = super::body(request, request::BODY_BYTES_MAX).await?;
         let query = request.uri().query().unwrap_or("");
-        self.admit(|| request::Request::parse(request.method(), query, request.headers(), &body), peer, seen)
+        let parse = || request::Request::parse(request.method(), query, request.headers(), &body);
+        self.admit(parse, peer, seen, (self.clock.now(), self.clock.wall()))
     }
 
     /// The same of a brief request.
-    fn take(&self, brief: &brief::Request<'_>, peer: &Peer, seen: &mut Seen) -> Result<Asked, Fault> {
+    fn take(&self, brief: &brief::Request<'_>, peer: &Peer, heard: &mut Heard) -> Result<Asked, Fault> {
         self.screen(brief.fields)?;
-        self.admit(|| request::Request::parse(brief.method, brief.query, brief.fields, brief.body), peer, seen)
+        let parse = || request::Request::parse(brief.method, brief.query, brief.fields, brief.body);
+        self.admit(parse, peer, &mut heard.seen, (heard.begun, heard.wall))
     }
 
     /// What can be refused by the header alone.
@@ -157,12 +160,13 @@ impl<R: Respond> Face<R> {
         parse: impl FnOnce() -> Result<request::Request<'r>, Fault>,
         peer: &Peer,
         seen: &mut Seen,
+        (now, wall): (Moment, Timestamp),
     ) -> Result<Asked, Fault> {
         seen.unread = false;
         // Not before the body is there: one that drips shall hold its own connection, and no place.
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Fault::proxy(Kind::Overloaded))?;
+        let place = self.places.take()?;
         let request = parse()?;
-        let caller = self.door.admit(peer, &request.claim()?, self.clock.now(), self.clock.wall())?;
+        let caller = self.door.admit(peer, &request.claim()?, now, wall)?;
         seen.caller = Some(caller.name().clone());
         let call = request.call()?;
         seen.action = Some(call.action());
@@ -202,7 +206,7 @@ impl<R: Respond + 'static> Service for Arc<Face<R>> {
     fn hear(&self, peer: &Peer, request: &brief::Request<'_>) -> Option<Self::Heard> {
         self.tracer.is_off().then(|| {
             let mut heard = Heard::new(&*self.clock, None);
-            let asked = self.take(request, peer, &mut heard.seen);
+            let asked = self.take(request, peer, &mut heard);
             (heard, asked)
         })
     }
@@ -215,12 +219,14 @@ impl<R: Respond + 'static> Service for Arc<Face<R>> {
 /// A request under way.
 pub struct Heard {
     begun: Moment,
+    wall: Timestamp,
     seen: Seen,
 }
 
 impl Heard {
     fn new(clock: &dyn Clock, span: Option<Span>) -> Self {
-        Self { begun: clock.now(), seen: Seen { caller: None, action: None, unread: true, span } }
+        let seen = Seen { caller: None, action: None, unread: true, span };
+        Self { begun: clock.now(), wall: clock.wall(), seen }
     }
 }
 
@@ -228,7 +234,7 @@ impl Heard {
 pub struct Asked {
     caller: Caller,
     call: Call,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// What is known of a request so far.
@@ -263,7 +269,7 @@ fn respond(said: Said) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(said.content_type));
     let (name, id) = said.request_id;
-    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+    if let Ok(id) = HeaderValue::from_str(&id.text()) {
         headers.insert(HeaderName::from_static(name), id);
     }
     if said.closes {

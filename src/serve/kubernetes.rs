@@ -9,10 +9,9 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{BODY_TIMEOUT, Limits, wiped};
+use super::{BODY_TIMEOUT, Limits, Places, wiped};
 use crate::auth::{Caller, CallerName, Door};
 use crate::claim::{Claim, Peer};
 use crate::clock::{Clock, Deadline};
@@ -34,7 +33,7 @@ pub struct Face<P> {
     door: Arc<Door>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    places: Semaphore,
+    places: Places,
     requests: Requests,
     tracer: Tracer,
 }
@@ -43,7 +42,7 @@ impl<P: Provide> Face<P> {
     /// A face before `provide`, for callers whom `door` admits.
     #[must_use]
     pub fn new(provide: P, provider: Provider, door: Arc<Door>, clock: Arc<dyn Clock>, limits: Limits) -> Self {
-        let places = Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS));
+        let places = Places::new(limits.in_flight);
         let requests = Requests::of("kubernetes", &wire::Method::ALL.map(wire::Method::name));
         Self { provide, provider, door, clock, limits, places, requests, tracer: Tracer::off() }
     }
@@ -89,7 +88,7 @@ impl<P: Provide> Face<P> {
         let frame = timeout(BODY_TIMEOUT.min(span), gather(body)).await;
         let frame = frame.unwrap_or(Err(Fault::caller(Kind::Malformed("its body did not come in time"))))?;
         // Not before the body is there: one that drips shall hold its own stream, and no place.
-        let _place = self.places.try_acquire().map_err(|_| Fault::proxy(Kind::Overloaded))?;
+        let _place = self.places.take()?;
         let caller = self.door.admit(peer, &Claim::Anonymous, self.clock.now(), self.clock.wall())?;
         seen.caller = Some(caller.name().clone());
         let caller = caller.traced(seen.span.clone());

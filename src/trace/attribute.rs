@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::claim::ListenerName;
-use crate::kms::{KeyId, RequestId};
+use crate::kms::KeyId;
 
 /// One fact about a request or a call. There is no other way to put anything into a span, and no member here is made of
 /// what a request holds: names are the configuration's and the KMS's own, words are of fixed lists.
@@ -20,7 +20,7 @@ pub enum Attribute {
     /// The code of the KMS's refusal, in its own dialect.
     KmsCode(Box<str>),
     /// What the KMS knows the call by that made the answer, or filled the cache entry that did.
-    KmsRequest(RequestId),
+    KmsRequest(Box<str>),
     /// Through which listener.
     Listener(ListenerName),
     /// What was asked for: an action or a method of the dialect.
@@ -76,8 +76,7 @@ impl Attribute {
             | Self::System(word) => Value::Text(word),
             Self::HttpStatus(status) => Value::Number(i64::from(*status)),
             Self::Key(key) => Value::Text(cut(key.as_str())),
-            Self::KmsCode(code) | Self::Upstream(code) => Value::Text(cut(code)),
-            Self::KmsRequest(id) => Value::Text(cut(id.as_str())),
+            Self::KmsCode(text) | Self::KmsRequest(text) | Self::Upstream(text) => Value::Text(cut(text)),
             Self::Listener(name) => Value::Text(cut(name.as_str())),
         }
     }

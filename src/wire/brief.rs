@@ -84,7 +84,7 @@ fn is_plain(query: &str) -> bool {
 }
 
 /// Puts the head of an answer whose body has `length` bytes.
-pub fn put_head(status: StatusCode, fields: &[(&str, &str)], length: usize, closes: bool, out: &mut Vec<u8>) {
+pub fn put_head(status: StatusCode, fields: &[(&str, &[u8])], length: usize, closes: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
@@ -93,7 +93,7 @@ pub fn put_head(status: StatusCode, fields: &[(&str, &str)], length: usize, clos
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(value);
     }
     out.extend_from_slice(if closes { b"\r\nconnection: close\r\ncontent-length: " } else { b"\r\ncontent-length: " });
     put_number(length, out);
@@ -393,12 +393,13 @@ mod tests {
 
     #[test]
     fn a_head_is_written_to_the_byte() {
-        let head = |status: u16, fields: &[(&str, &str)], length, closes| {
+        let head = |status: u16, fields: &[(&str, &[u8])], length, closes| {
             let mut out = b"before ".to_vec();
             put_head(StatusCode::from_u16(status).unwrap(), fields, length, closes, &mut out);
             String::from_utf8(out).unwrap()
         };
-        let fields = [("content-type", "application/json;charset=utf-8"), ("x-acs-request-id", "A-1")];
+        let fields: [(_, &[u8]); 2] =
+            [("content-type", b"application/json;charset=utf-8"), ("x-acs-request-id", b"A-1")];
         assert_eq!(
             head(200, &fields, 1024, false),
             "before HTTP/1.1 200 OK\r\ncontent-type: application/json;charset=utf-8\r\nx-acs-request-id: A-1\r\n\
@@ -407,7 +408,7 @@ mod tests {
         let closing = "before HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(head(404, &[], 0, true), closing);
         let unknown = format!("before HTTP/1.1 599 \r\na: \r\ncontent-length: {}\r\n\r\n", usize::MAX);
-        assert_eq!(head(599, &[("a", "")], usize::MAX, false), unknown);
+        assert_eq!(head(599, &[("a", b"")], usize::MAX, false), unknown);
     }
 
     /// A head that is brief or nearly so, and a body.

@@ -53,7 +53,7 @@ impl Audited {
     async fn asked(&self, who: &str, call: Call) -> String {
         let deadline = Deadline::after(self.world.clock.now(), Duration::from_secs(3));
         let answer = self.world.engine.respond(&caller(who), call, deadline).await.unwrap();
-        answer.request_id.as_str().to_owned()
+        answer.request_id.text().to_owned()
     }
 }
 

@@ -19,7 +19,6 @@ use super::stream::Stream;
 use super::{Confidential, Limits, Opened, Order, Protocol};
 use crate::listener::service::Service;
 
-mod date;
 mod lane;
 mod stay;
 

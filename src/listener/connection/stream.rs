@@ -52,10 +52,31 @@ impl Stream {
         }
     }
 
-    /// Takes back what was read and not understood yet: it is what is read next, before what was taken back earlier and is not
-    /// read again so far. Copied, so that the buffer which it lies in, with all that was read before it, is let go of and wiped.
+    /// Takes back what was read last and not understood yet: it is what is read next. Copied, so that the buffer which it lies in,
+    /// with all that was read before it, is let go of and wiped.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.unread = [bytes, &self.unread].concat().into();
+    }
+
+    /// Reads without telling that anything was heard: it may be a whole request, which begins at once.
+    pub(super) fn poll_take(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..length]);
+            self.unread.advance(length);
+            if self.unread.is_empty() {
+                self.unread = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.transport {
+            Transport::Foreign(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::ForeignTls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::TcpTls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::UnixTls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -76,25 +97,8 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.unread.is_empty() {
-            let length = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread[..length]);
-            self.unread.advance(length);
-            if self.unread.is_empty() {
-                self.unread = Bytes::new();
-            }
-            self.member.heard();
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
-        let read = match &mut self.transport {
-            Transport::Foreign(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::ForeignTls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::TcpTls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::UnixTls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let read = self.poll_take(cx, buf);
         if buf.filled().len() > before {
             self.member.heard();
         }

@@ -38,7 +38,7 @@ pub fn encode(answer: &Answer) -> Secret {
             object.blob("CiphertextBlob", reply.ciphertext.bytes());
         }
     }
-    object.member("RequestId", answer.request_id.as_str());
+    object.member("RequestId", &answer.request_id.text());
     object.close()
 }
 
@@ -53,7 +53,7 @@ pub fn decode(action: Action, status: StatusCode, headers: &HeaderMap, body: &[u
         return Err(refusal::decode(action, status, headers, body));
     }
     let answer = if status == StatusCode::OK { read(action, body) } else { None };
-    answer.ok_or(Fault::kms(Kind::Garbled))
+    answer.ok_or_else(|| Fault::kms(Kind::Garbled))
 }
 
 fn read(action: Action, body: &[u8]) -> Option<Answer> {
@@ -293,7 +293,7 @@ mod tests {
         let answer = decode(Action::Decrypt, StatusCode::OK, &HeaderMap::new(), SAMPLE.as_bytes()).unwrap();
         let (key, version) = (KeyId::new("202b9877"), KeyVersion::new("2ab1a983"));
         let expected = Decrypted { plaintext: Secret::copied(b"test"), key, version };
-        assert_eq!((answer.reply, answer.request_id.as_str()), (Reply::Decrypted(expected), "207596a2"));
+        assert_eq!((answer.reply, &*answer.request_id.text()), (Reply::Decrypted(expected), "207596a2"));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::Method;
 use http::header::{CONTENT_TYPE, HOST, HeaderName};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -154,8 +156,8 @@ pub(super) struct V3<'r> {
 
 impl<'r> V3<'r> {
     fn read(head: &Head<'r>) -> Result<Self, Fault> {
-        let line = head.single(Known::Authorization).ok_or(malformed(BROKEN))?;
-        let (algorithm, fields) = line.split_once(' ').ok_or(malformed(ALGORITHMS))?;
+        let line = head.single(Known::Authorization).ok_or_else(|| malformed(BROKEN))?;
+        let (algorithm, fields) = line.split_once(' ').ok_or_else(|| malformed(ALGORITHMS))?;
         if algorithm != ACS3 {
             return Err(malformed(ALGORITHMS));
         }
@@ -236,9 +238,23 @@ fn is_lower(name: &str) -> bool {
 
 /// Reads `yyyy-MM-ddTHH:mm:ssZ` and nothing else.
 fn timestamp(text: &str) -> Result<Timestamp, Fault> {
-    let shaped = text.len() == 20 && text.as_bytes()[10] == b'T' && text.ends_with('Z');
-    let parsed = if shaped { text.parse().ok() } else { None };
-    parsed.ok_or(Fault::caller(Kind::StaleTimestamp))
+    let parsed = || {
+        let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'Z'] =
+            *text.as_bytes()
+        else {
+            return None;
+        };
+        let two = |high: u8, low: u8| {
+            (high.is_ascii_digit() && low.is_ascii_digit()).then(|| (high - b'0') * 10 + low - b'0')
+        };
+        let part = |high, low| two(high, low).and_then(|part| i8::try_from(part).ok());
+        let year = i16::from(two(y0, y1)?) * 100 + i16::from(two(y2, y3)?);
+        let (month, day, hour, minute, second) =
+            (part(m0, m1)?, part(d0, d1)?, part(h0, h1)?, part(n0, n1)?, part(s0, s1)?);
+        let utc = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
+        Offset::UTC.to_timestamp(utc).ok()
+    };
+    parsed().ok_or_else(|| Fault::caller(Kind::StaleTimestamp))
 }
 
 const fn malformed(why: &'static str) -> Fault {

@@ -14,7 +14,7 @@ use crate::wire::base64;
 /// Reads the call `action`, whose name is matched exactly, as every name of the API is.
 pub(super) fn decode(action: &str, parameters: &Parameters<'_>) -> Result<Call, Fault> {
     let action = Action::ALL.into_iter().find(|known| known.name() == action);
-    let action = action.ok_or(Fault::caller(Kind::UnknownAction))?;
+    let action = action.ok_or_else(|| Fault::caller(Kind::UnknownAction))?;
     let mut fields = Fields { parameters, taken: 0 };
     match action {
         Action::Decrypt => fields.decrypt(),

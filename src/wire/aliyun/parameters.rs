@@ -66,7 +66,8 @@ impl<'r> Parameters<'r> {
 
     /// Where `name` stands in [`Parameters::iter`]; below 64.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
-        self.0.binary_search_by(|parameter| parameter.name().cmp(name)).ok()
+        // They are few, and hardly two names are equally long: nearly all that is compared is lengths.
+        self.0.iter().position(|parameter| parameter.name() == name)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Parameter<'r>> {
@@ -80,7 +81,7 @@ fn parameter(piece: &str, in_query: bool) -> Result<Parameter<'_>, Fault> {
         None => (piece, ""),
     };
     let name = unescape(name).filter(|name| !name.is_empty());
-    let name = name.ok_or(Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
+    let name = name.ok_or_else(|| Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
     if check(raw) { Ok(Parameter { name, raw, in_query }) } else { Err(invalid(&name)) }
 }
 

@@ -40,7 +40,7 @@ struct Written<'f> {
     http_status: u16,
     code: &'f str,
     message: Cow<'f, str>,
-    request_id: &'f str,
+    request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_id: Option<&'f str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,14 +56,14 @@ impl<'f> Written<'f> {
             http_status: said.status,
             code: &said.code,
             message,
-            request_id: said.request_id.as_str(),
+            request_id: said.request_id.text().to_owned(),
             host_id: said.host_id.as_deref(),
             recommend: said.recommend.as_deref(),
         }
     }
 
-    fn ours(http_status: u16, code: &'f str, message: Cow<'f, str>, request_id: &'f RequestId) -> Self {
-        let request_id = request_id.as_str();
+    fn ours(http_status: u16, code: &'f str, message: Cow<'f, str>, request_id: &RequestId) -> Self {
+        let request_id = request_id.text().to_owned();
         Self { http_status, code, message, request_id, host_id: Some(HOST_ID), recommend: None }
     }
 }

@@ -91,8 +91,11 @@ fn form<'r>(method: &Method, head: &Head<'_>, body: &'r [u8]) -> Result<&'r str,
     if method != Method::POST {
         return Err(malformed("only POST has a body"));
     }
-    let essence = head.single(Known::ContentType).and_then(|value| value.split(';').next());
-    if !essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(FORM)) {
+    let is_form = |said: &str| {
+        let essence = said.bytes().position(|byte| byte == b';').map_or(said, |end| &said[..end]);
+        essence.trim_ascii().eq_ignore_ascii_case(FORM)
+    };
+    if !head.single(Known::ContentType).is_some_and(is_form) {
         return Err(malformed("its body is not application/x-www-form-urlencoded"));
     }
     std::str::from_utf8(body).map_err(|_| malformed("its body is not UTF-8"))

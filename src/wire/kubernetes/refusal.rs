@@ -54,7 +54,8 @@ impl Refusal {
         let mut message = String::new();
         fill(row.what, fault, subject, &mut message);
         if let Some(said) = fault.verbatim() {
-            let (code, request_id) = (cut(&said.code), cut(said.request_id.as_str()));
+            let id = said.request_id.text();
+            let (code, request_id) = (cut(&said.code), cut(&id));
             write!(message, " (the KMS: {code}, request {request_id})").expect("a string takes everything");
         }
         message.push_str(": ");

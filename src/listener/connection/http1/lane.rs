@@ -4,21 +4,19 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
 use super::super::stream::Stream;
 use super::super::{Member, Order};
-use super::date::date;
 use crate::claim::Peer;
-use crate::listener::service::{Said, Service};
-use crate::wire::{brief, fields};
+use crate::listener::service::Service;
+use crate::wire::brief;
 
 /// One connection, while hyper is not on it.
 pub(super) struct Lane<'a, S> {
@@ -64,7 +62,7 @@ impl<S: Service> Lane<'_, S> {
             if said.confidential {
                 busy.confide();
             }
-            let bytes = written(&said, closes);
+            let bytes = said.bytes(closes);
             busy.end(now);
             answered();
             stream.write_all(&bytes).await?;
@@ -81,7 +79,7 @@ impl<S: Service> Lane<'_, S> {
     fn read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Read<S::Heard>>> {
         let mut room = [MaybeUninit::uninit(); BRIEF_BYTES_MAX];
         let mut buffer = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        ready!(stream.poll_take(cx, &mut buffer))?;
         self.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().is_empty() {
             return Poll::Ready(Ok(Read::End(End::Over)));
@@ -90,6 +88,7 @@ impl<S: Service> Lane<'_, S> {
         let heard = brief::read(bytes, |request| self.service.hear(self.peer, request)).flatten();
         let read = heard.map_or_else(
             || {
+                self.member.heard();
                 stream.unread(buffer.filled());
                 Read::End(End::Long)
             },
@@ -100,19 +99,5 @@ impl<S: Service> Lane<'_, S> {
     }
 }
 
-/// The bytes of an answer. The allocator wipes them.
-fn written(said: &Said, closes: bool) -> Vec<u8> {
-    let (field, id) = (said.request_id.0, said.request_id.1.as_str());
-    let date = date(said.at);
-    let all = [("content-type", said.content_type), ("date", date.as_str()), (field, id)];
-    let told = if fields::text(id.as_bytes()).is_some() { &all[..] } else { &all[..2] };
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + id.len() + said.body.len());
-    brief::put_head(said.status, told, said.body.len(), closes, &mut bytes);
-    bytes.extend_from_slice(said.body.expose());
-    bytes
-}
-
 /// Bytes of a brief request: a Decrypt has from 400 to 2,000, and a context of 4 KiB fits.
 const BRIEF_BYTES_MAX: usize = 8 * 1024;
-/// Of an answer's head, but for the request's id. Nothing is lost where it is longer, but time.
-const HEAD_BYTES: usize = 256;

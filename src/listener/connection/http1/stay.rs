@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -58,6 +58,7 @@ impl<'a> Stay<'a> {
     pub(super) async fn attend<T>(&self, mut part: impl FnMut(&mut Context<'_>, Step) -> Poll<T>) -> Result<T, After> {
         let mut told = pin!(self.member.told());
         let mut timer = pin!(sleep_until(self.due().0));
+        let mut sleeper: Option<Waker> = None;
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(done) = part(cx, Step::GoOn) {
@@ -76,8 +77,13 @@ impl<'a> Stay<'a> {
                     }
                 }
                 let (due, after) = self.due();
-                if overdue(timer.as_mut(), due, cx) {
-                    return Poll::Ready(Err(after));
+                // Of a timer that would wake this very task, and has not, nothing new is to be heard.
+                let armed = sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker()));
+                if !armed || timer.is_elapsed() || due < timer.deadline() {
+                    if overdue(timer.as_mut(), due, cx) {
+                        return Poll::Ready(Err(after));
+                    }
+                    sleeper = Some(cx.waker().clone());
                 }
                 if told.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
