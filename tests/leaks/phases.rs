@@ -51,13 +51,16 @@ async fn of_what_is_cached_nothing_is_found_once_the_connections_rest_and_of_wha
 #[tokio::test(flavor = "multi_thread")]
 async fn of_what_came_in_past_hyper_nothing_is_found_though_its_connection_is_as_it_was() {
     let stage = Stage::new(QUIET);
-    let mut planted = Vec::new();
-    let mut streams = stage.encrypt_past_hyper(200, &mut planted).await;
-    let needles = Needles::new(planted);
+    let (mut planted, mut streams) = (Vec::new(), stage.connect().await);
+    // What policy refuses goes nowhere else: right after the last answer nothing is left.
+    stage.encrypt_past_hyper(&mut streams, ("another", 403), &mut planted).await;
+    let refused = stage.scan("came in past hyper and was refused just now", &Needles::new(planted));
     // Upstream it lies in hyper's buffers for as long as their connections are open.
+    let mut planted = Vec::new();
+    stage.encrypt_past_hyper(&mut streams, (stage.emulator.at("key_id"), 200), &mut planted).await;
     sleep(UPSTREAM_REST).await;
-    let scan = stage.scan("came in past hyper, a moment ago", &needles);
-    assert_eq!(scan.secrets(), 0);
+    let encrypted = stage.scan("came in past hyper a moment ago", &Needles::new(planted));
+    assert_eq!((refused.secrets(), encrypted.secrets()), (0, 0));
     for stream in &mut streams {
         assert!(timeout(Duration::ZERO, stream.read_u8()).await.is_err(), "it is open");
     }

@@ -158,14 +158,25 @@ impl Stage {
         }
     }
 
-    /// Encrypts so many DEKs over connections on which each request comes in one piece, and has been seen to go past hyper.
-    pub(crate) async fn encrypt_past_hyper(&self, count: usize, planted: &mut Vec<Planted>) -> Vec<UnixStream> {
-        let (target, key) = (self.target("unix"), self.emulator.at("key_id"));
+    /// Connections of a caller who writes requests himself.
+    pub(crate) async fn connect(&self) -> Vec<UnixStream> {
+        let path = self.run.path().join("plugin.sock");
         let mut streams = Vec::new();
-        for number in 0..count {
-            if number < CONNECTIONS {
-                streams.push(UnixStream::connect(target.address.strip_prefix("unix:").unwrap()).await.unwrap());
-            }
+        for _ in 0..CONNECTIONS {
+            streams.push(UnixStream::connect(&path).await.unwrap());
+        }
+        streams
+    }
+
+    /// Has so many DEKs encrypted under `key`, each by a request that comes in one piece and is seen to go past hyper.
+    pub(crate) async fn encrypt_past_hyper(
+        &self,
+        streams: &mut [UnixStream],
+        (key, status): (&str, u16),
+        planted: &mut Vec<Planted>,
+    ) {
+        let target = self.target("unix");
+        for number in 0..200 {
             let stream = &mut streams[number % CONNECTIONS];
             let dek = STANDARD.encode(derived(planted, "Encrypt, past hyper"));
             let (head, body) = signed(&target, "Encrypt", &[("KeyId", key), ("Plaintext", &dek)]).into_parts();
@@ -177,11 +188,10 @@ impl Stage {
             let mut answer = vec![0; 4096];
             let length = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
             let answer = String::from_utf8_lossy(&answer[..length]);
-            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
             // hyper writes the date behind all other fields.
             assert!(answer.find("\r\ndate: ") < answer.find("\r\nx-acs-request-id: "), "by way of hyper: {answer}");
         }
-        streams
     }
 
     /// The emulator's control API.
