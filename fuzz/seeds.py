@@ -26,6 +26,9 @@ def requests():
         head, _, body = request.partition("\n\n")
         line, _, headers = head.strip().partition("\n")
         method, target, *_ = line.split(" ")
+        length = f"Content-Length: {len(body.encode())}\r\n\r\n"
+        whole = "\r\n".join([line, *headers.splitlines(), length]) + body
+        seed("brief_request", path.name, whole.encode())
         parts = ["G" if method == "GET" else "P", target.lstrip("/?"), headers, body.removesuffix("\n")]
         seed("aliyun_request", path.name, CUT.join(part.encode() for part in parts))
         for piece in (parts[1] + "&" + parts[3]).split("&"):
@@ -35,6 +38,18 @@ def requests():
     for action, form in FORMS.items():
         headers = f"x-acs-action: {action}\nx-acs-version: 2016-01-20\ncontent-type: application/x-www-form-urlencoded"
         seed("aliyun_request", f"form-{action}", CUT.join([b"P", b"", headers.encode(), form.encode()]))
+
+
+def brief():
+    plain = b"POST /?Action=Decrypt HTTP/1.1\r\nHost: kms\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nA=B%"
+    chunked = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+    many = b"GET / HTTP/1.1\n" + b"a: b\n" * 32 + b"\n"
+    samples = {"plain": plain, "pipelined": plain * 2, "chunked": chunked, "many": many, "more": many[:-1] + b"a: b\n\n"}
+    for name, sample in samples.items():
+        seed("brief_request", name, sample)
+    for name, field in {"expect": b"Expect: 100-continue", "upgrade": b"Upgrade: h2c", "closing": b"Connection: close",
+                        "twice": b"Content-Length: 4", "folded": b" folded", "spaced": b"a : b"}.items():
+        seed("brief_request", name, plain.replace(b"Host: kms", field))
 
 
 def signatures():
@@ -192,5 +207,5 @@ CODES = [
     "Unheard.Of",
 ]
 
-for make in (requests, signatures, answers, contexts, kubernetes, http2, settings, credentials, keyrings, others):
+for make in (requests, brief, signatures, answers, contexts, kubernetes, http2, settings, credentials, keyrings, others):
     make()

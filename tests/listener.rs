@@ -31,6 +31,9 @@ use tokio::time::{Instant, interval, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+#[path = "listener/lane.rs"]
+mod lane;
+
 /// Long enough for anything that is to happen, on the slowest machine.
 const SOON: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);

@@ -6,6 +6,8 @@
 mod given;
 #[path = "mirror/stage.rs"]
 mod stage;
+#[path = "mirror/ways.rs"]
+mod ways;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -36,6 +38,7 @@ fn every_call_comes_out_as_it_went_in() {
         is(heard.iter().eq([&call]), || format!("sent: {}\nheard: {}", form(&call), forms()))
     });
     assert_eq!(*seen.borrow(), HashSet::from(Action::ALL));
+    assert!(stage.brief() > 100, "past hyper: {}", stage.brief());
     assert!(stage.connections() <= KEPT_ALIVE, "{} connections", stage.connections());
 }
 

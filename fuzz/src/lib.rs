@@ -2,6 +2,7 @@
 
 pub mod hpack;
 pub mod reference;
+pub mod server;
 
 /// An input, cut at each 0xFF. No UTF-8 has one, so that a seed is its parts as they stand, and what the fuzzer learns
 /// of one part stays whole when another grows.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use kmsproxy::cli;
 use kmsproxy::config::Environment;
-use tokio::time::sleep;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{sleep, timeout};
 
 use super::memory::{Scan, arena, core, last_core};
 use super::needles::{Needles, Planted};
@@ -45,6 +46,24 @@ async fn of_what_is_cached_nothing_is_found_once_the_connections_rest_and_of_wha
     let refused = stage.scan("refused", &needles);
     // Connections of now, on which nothing but refusals came.
     assert!(refused.finds.iter().all(|find| needles.planted(find.planted).way == "session token"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_came_in_past_hyper_nothing_is_found_though_its_connection_is_as_it_was() {
+    let stage = Stage::new(QUIET);
+    let (mut planted, mut streams) = (Vec::new(), stage.connect().await);
+    // What policy refuses goes nowhere else: right after the last answer nothing is left.
+    stage.encrypt_past_hyper(&mut streams, ("another", 403), &mut planted).await;
+    let refused = stage.scan("came in past hyper and was refused just now", &Needles::new(planted));
+    // Upstream it lies in hyper's buffers for as long as their connections are open.
+    let mut planted = Vec::new();
+    stage.encrypt_past_hyper(&mut streams, (stage.emulator.at("key_id"), 200), &mut planted).await;
+    sleep(UPSTREAM_REST).await;
+    let encrypted = stage.scan("came in past hyper a moment ago", &Needles::new(planted));
+    assert_eq!((refused.secrets(), encrypted.secrets()), (0, 0));
+    for stream in &mut streams {
+        assert!(timeout(Duration::ZERO, stream.read_u8()).await.is_err(), "it is open");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,5 +158,7 @@ const QUIET: Setting = Setting { lease: r#"{ duration = "1h", probe = "50m" }"#,
 /// After which nothing is left in the buffers of connections on which nothing is said: upstream they are closed within
 /// twice a second, of callers a second after the last answer, and HTTP/2 takes a moment to say goodbye.
 const REST: Duration = Duration::from_secs(4);
+/// After which connections upstream that nothing is said on are closed.
+const UPSTREAM_REST: Duration = Duration::from_millis(1200);
 /// In whose process the configuration is that it names.
 const STOCK: &str = "LEAKS_STOCK_ALLOCATOR";

@@ -1,6 +1,6 @@
 //! `kmsproxy serve` with every face, in front of `kmsproxy emulator` over TLS; and everything secret that passes.
 
-use std::io::{Read, Write};
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{self, Target, get, plain};
+use super::client::{self, Target, get, plain, signed};
 use super::memory::Scan;
 use super::needles::{Needles, Planted};
 use super::process::Daemon;
@@ -152,6 +155,42 @@ impl Stage {
         {
             let made = connection.call("GenerateDataKey", &[("KeyId", &key), ("KeySpec", "AES_256")]).await;
             planted.push(Planted { way, bytes: STANDARD.decode(text(made, "Plaintext")).unwrap() });
+        }
+    }
+
+    /// Connections of a caller who writes requests himself.
+    pub(crate) async fn connect(&self) -> Vec<UnixStream> {
+        let path = self.run.path().join("plugin.sock");
+        let mut streams = Vec::new();
+        for _ in 0..CONNECTIONS {
+            streams.push(UnixStream::connect(&path).await.unwrap());
+        }
+        streams
+    }
+
+    /// Has so many DEKs encrypted under `key`, each by a request that comes in one piece and is seen to go past hyper.
+    pub(crate) async fn encrypt_past_hyper(
+        &self,
+        streams: &mut [UnixStream],
+        (key, status): (&str, u16),
+        planted: &mut Vec<Planted>,
+    ) {
+        let target = self.target("unix");
+        for number in 0..200 {
+            let stream = &mut streams[number % CONNECTIONS];
+            let dek = STANDARD.encode(derived(planted, "Encrypt, past hyper"));
+            let (head, body) = signed(&target, "Encrypt", &[("KeyId", key), ("Plaintext", &dek)]).into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let fields = head.headers.iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+            let head =
+                format!("POST / HTTP/1.1\r\n{}content-length: {}\r\n\r\n", fields.collect::<String>(), body.len());
+            stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+            let mut answer = vec![0; 4096];
+            let length = timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            // hyper writes the date behind all other fields.
+            assert!(answer.find("\r\ndate: ") < answer.find("\r\nx-acs-request-id: "), "by way of hyper: {answer}");
         }
     }
 

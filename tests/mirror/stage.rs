@@ -1,12 +1,16 @@
 //! The upstream on one side of a real socket, the face on the other, and whoever answers behind it.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use kmsproxy::auth::{Caller, CallerName, Door, Entry, Identity};
 use kmsproxy::claim::{Claim, ListenerName, Peer, PeerOrigin};
@@ -14,7 +18,7 @@ use kmsproxy::clock::{Clock, Deadline, System};
 use kmsproxy::engine::Respond;
 use kmsproxy::fault::{Fault, Kind};
 use kmsproxy::kms::{Action, Answer, Call};
-use kmsproxy::listener::{self, FaceName, Listener, LocalAddress};
+use kmsproxy::listener::{self, FaceName, Listener, LocalAddress, Said, Service};
 use kmsproxy::policy::{Grant, Policy, Rule};
 use kmsproxy::secret::Secret;
 use kmsproxy::serve::aliyun::Face;
@@ -22,6 +26,7 @@ use kmsproxy::serve::{Hosts, Limits};
 use kmsproxy::upstream::Upstream;
 use kmsproxy::upstream::aliyun::{self, Aliyun};
 use kmsproxy::upstream::credentials::{self, Source};
+use kmsproxy::wire::brief;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -48,11 +53,12 @@ pub(crate) struct Stage<R> {
     caller: Caller,
     address: SocketAddr,
     peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    brief: Arc<AtomicUsize>,
     folder: TempDir,
     runtime: Runtime,
 }
 
-impl<R: Respond> Stage<R> {
+impl<R: Respond + 'static> Stage<R> {
     pub(crate) fn new(respond: R) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let _entered = runtime.enter();
@@ -61,17 +67,22 @@ impl<R: Respond> Stage<R> {
         std::fs::write(&secret, SECRET).unwrap();
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         let respond = Arc::new(respond);
-        let (address, peers) = serve(&runtime, Arc::clone(&respond));
+        let (address, Watched { seen: peers, brief, .. }) = serve(&runtime, Arc::clone(&respond));
         let upstream = upstream(address, &secret);
         let rule = Rule { actions: Action::ALL.to_vec(), keys: vec!["*".to_owned()] };
         let grant = Grant { rules: vec![rule], share: CallerName::new(ASKER) };
         let policy = Policy::new(HashMap::from([(CallerName::new(ASKER), grant)]));
-        Self { respond, upstream, policy, caller: asker(), address, peers, folder, runtime }
+        Self { respond, upstream, policy, caller: asker(), address, peers, brief, folder, runtime }
     }
 
     /// Connections that the server has seen.
     pub(crate) fn connections(&self) -> usize {
         self.peers.lock().unwrap().len()
+    }
+
+    /// Requests that went past hyper.
+    pub(crate) fn brief(&self) -> usize {
+        self.brief.load(Ordering::Relaxed)
     }
 
     /// Forgets what the upstream has learnt: a pause, above all.
@@ -99,12 +110,38 @@ impl Stage<Recorder> {
     pub(crate) fn exchange(&self, call: &Call, answer: Result<Answer, Fault>) -> (Vec<Call>, Result<Answer, Fault>) {
         *self.respond.next.lock().unwrap() = Some(answer);
         let back = self.block_on(self.ask(call));
+        (self.heard(), back)
+    }
+
+    /// What was heard since this was asked last.
+    pub(crate) fn heard(&self) -> Vec<Call> {
         let heard = std::mem::take(&mut *self.respond.heard.lock().unwrap());
         let heard = heard.into_iter().map(|(caller, call)| {
             assert_eq!(caller, CALLER);
             call
         });
-        (heard.collect(), back)
+        heard.collect()
+    }
+
+    /// What is answered to `request` as it stands, on a connection of its own, and whether that ends then.
+    pub(crate) fn say(&self, request: &[u8], answer: Option<Result<Answer, Fault>>) -> (String, String, bool) {
+        *self.respond.next.lock().unwrap() = answer;
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        stream.set_read_timeout(Some(A_MOMENT)).unwrap();
+        let ends = matches!(stream.read(&mut [0]), Ok(0));
+        (head, String::from_utf8(body).unwrap(), ends)
     }
 
     /// The fault that arrives where `fault` was sent in answer to `call`.
@@ -115,7 +152,7 @@ impl Stage<Recorder> {
     }
 }
 
-fn serve<R: Respond>(runtime: &Runtime, respond: Arc<R>) -> (SocketAddr, Arc<Mutex<HashSet<SocketAddr>>>) {
+fn serve<R: Respond + 'static>(runtime: &Runtime, respond: Arc<R>) -> (SocketAddr, Watched<Arc<Face<R>>>) {
     let config = listener::Config {
         insecure: true,
         max_connections: 64,
@@ -130,19 +167,55 @@ fn serve<R: Respond>(runtime: &Runtime, respond: Arc<R>) -> (SocketAddr, Arc<Mut
     let door = Arc::new(Door::new(vec![entry]).unwrap());
     let limits = Limits { timeout: PATIENCE, in_flight: 64 };
     let face = Arc::new(Face::new(respond, door, Arc::new(System), Hosts::new(&[]), limits));
-    let peers = Arc::<Mutex<HashSet<SocketAddr>>>::default();
-    let seen = Arc::clone(&peers);
-    let service = move |peer: Arc<Peer>, request| {
-        let (face, seen) = (Arc::clone(&face), Arc::clone(&seen));
-        async move {
-            if let PeerOrigin::Tcp(address) = peer.origin {
-                seen.lock().unwrap().insert(address);
-            }
-            face.serve(request, peer).await
+    let watched = Watched { face, seen: Arc::default(), brief: Arc::default() };
+    runtime.spawn(listener.run(watched.clone(), CancellationToken::new()));
+    (address, watched)
+}
+
+/// A face, who came to it, and how much of it past hyper.
+struct Watched<F> {
+    face: F,
+    seen: Arc<Mutex<HashSet<SocketAddr>>>,
+    brief: Arc<AtomicUsize>,
+}
+
+impl<F: Clone> Clone for Watched<F> {
+    fn clone(&self) -> Self {
+        Self { face: self.face.clone(), seen: Arc::clone(&self.seen), brief: Arc::clone(&self.brief) }
+    }
+}
+
+impl<F> Watched<F> {
+    fn note(&self, peer: &Peer) {
+        if let PeerOrigin::Tcp(address) = peer.origin {
+            self.seen.lock().unwrap().insert(address);
         }
-    };
-    runtime.spawn(listener.run(service, CancellationToken::new()));
-    (address, peers)
+    }
+}
+
+impl<F: Service> Service for Watched<F> {
+    type Heard = F::Heard;
+    type Body = F::Body;
+
+    fn answer(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<F::Body>> + Send + 'static {
+        self.note(&peer);
+        self.face.answer(peer, request)
+    }
+
+    fn hear(&self, peer: &Peer, request: &brief::Request<'_>) -> Option<F::Heard> {
+        self.note(peer);
+        self.face.hear(peer, request).inspect(|_| {
+            self.brief.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    async fn answer_heard(&self, peer: &Peer, heard: F::Heard) -> Said {
+        self.face.answer_heard(peer, heard).await
+    }
 }
 
 fn upstream(address: SocketAddr, secret: &Path) -> Aliyun {
@@ -184,6 +257,8 @@ pub(crate) fn any_fault() -> Fault {
 const LISTENER: &str = "mirror";
 const CALLER: &str = "whoever has the key";
 const ASKER: &str = "asker";
-const ACCESS_KEY: &str = "LTAImirror";
-const SECRET: &str = "mirror-mirror-on-the-wall";
+pub(crate) const ACCESS_KEY: &str = "LTAImirror";
+pub(crate) const SECRET: &str = "mirror-mirror-on-the-wall";
 const PATIENCE: Duration = Duration::from_secs(20);
+/// For a connection that is closed to be seen as closed.
+const A_MOMENT: Duration = Duration::from_millis(200);

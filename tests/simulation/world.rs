@@ -168,9 +168,9 @@ impl World {
         let listener = Listener::over("proxy", Box::new(Port::bind(PROXY_PORT, &self.proxy_wires).await?), Some(tls()));
         // The clients here are our own upstream side, which lets go of an idle connection after as long as our listener
         // does; where time has no breadth, each next question would meet the end of its connection.
-        let listener = listener.with_limits(listener::Limits::default().of_a_kms());
-        let service = move |peer: Arc<Peer>, request| Arc::clone(&face).serve(request, peer);
-        Ok(listener.run(service, stop).await?)
+        let limits = listener::Limits::default();
+        let listener = listener.with_limits(listener::Limits { rest: limits.idle, ..limits });
+        Ok(listener.run(face, stop).await?)
     }
 
     /// What a client connects by.

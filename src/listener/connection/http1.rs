@@ -33,7 +33,8 @@ impl<S: Service> Protocol for Http1<S> {
         let Opened { mut stream, peer, member, limits } = opened;
         let (member, old) = (&member, Instant::now() + limits.age);
         let stay = Stay::new(member, &limits, stream.is_tls());
-        let lane = Lane { service: &self.0, peer: &peer, member, old, at_rest: AtomicBool::new(true) };
+        let (watchful, at_rest) = (limits.watchful, AtomicBool::new(true));
+        let lane = Lane { service: &self.0, peer: &peer, member, old, watchful, at_rest };
         let answer = |request| {
             let (busy, answering) = (member.begin(), self.0.answer(Arc::clone(&peer), request));
             let answered = &stay.answered;

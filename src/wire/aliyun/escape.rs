@@ -29,22 +29,22 @@ impl Sink for Length {
 }
 
 /// Feeds a digest in larger pieces than it is given, which is what digests are fast at.
-pub(super) struct Batch<D> {
-    digest: D,
+pub(super) struct Batch<'d, D> {
+    digest: &'d mut D,
     bytes: [u8; BATCH_BYTES],
     filled: usize,
 }
 
-impl<D: Update> Batch<D> {
-    pub(super) const fn new(digest: D) -> Self {
+impl<'d, D: Update> Batch<'d, D> {
+    pub(super) const fn new(digest: &'d mut D) -> Self {
         Self { digest, bytes: [0; BATCH_BYTES], filled: 0 }
     }
 
-    /// The digest, fed with everything; the batch is wiped, because plaintexts go through it.
-    pub(super) fn finish(mut self) -> D {
+    /// Feeds the digest with the last of it. The batch is wiped, because plaintexts go through it: where it lies, for to move it
+    /// would leave a copy.
+    pub(super) fn finish(&mut self) {
         self.flush();
         self.bytes.zeroize();
-        self.digest
     }
 
     fn flush(&mut self) {
@@ -53,7 +53,7 @@ impl<D: Update> Batch<D> {
     }
 }
 
-impl<D: Update> Sink for Batch<D> {
+impl<D: Update> Sink for Batch<'_, D> {
     fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > BATCH_BYTES - self.filled {
             self.flush();
@@ -252,7 +252,8 @@ mod tests {
     fn a_batch_gives_the_digest_every_byte_in_order() {
         use sha2::{Digest, Sha256};
         let bytes: Vec<u8> = (0..5000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        let mut batch = Batch::new(Sha256::new());
+        let mut digest = Sha256::new();
+        let mut batch = Batch::new(&mut digest);
         let mut rest = &bytes[..];
         for length in (0..).map(|n| n * n).take_while(|&n| n < 900) {
             let (piece, after) = rest.split_at(rest.len().min(length));
@@ -260,7 +261,9 @@ mod tests {
             rest = after;
         }
         batch.put(rest);
-        assert_eq!(batch.finish().finalize(), Sha256::digest(&bytes));
+        batch.finish();
+        assert_eq!(batch.bytes, [0; BATCH_BYTES]);
+        assert_eq!(digest.finalize(), Sha256::digest(&bytes));
     }
 
     proptest! {

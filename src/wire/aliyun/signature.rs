@@ -97,10 +97,12 @@ pub(super) fn v1_signature<'t>(
     key.extend_from_slice(secret.expose());
     key.push(b'&');
     let key = Secret::new(key);
-    let mut batch = Batch::new(Hmac::<Sha1>::new_from_slice(key.expose()).expect("HMAC takes keys of any length"));
+    let mut mac = Hmac::<Sha1>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
+    let mut batch = Batch::new(&mut mac);
     put_string_to_sign(method, pairs, &mut batch);
+    batch.finish();
     let mut text = [0; 28];
-    let mac = batch.finish().finalize().into_bytes();
+    let mac = mac.finalize().into_bytes();
     STANDARD.encode_slice(mac, &mut text).expect("20 bytes make 28 of base64");
     text
 }
@@ -146,9 +148,11 @@ pub(super) struct CanonicalRequest<'a> {
 impl CanonicalRequest<'_> {
     /// The V3 signature over this request with `query`, which is sorted.
     pub(super) fn sign<'t>(&self, query: impl Iterator<Item = (&'t str, Text<'t>)>, secret: &Secret) -> [u8; 64] {
-        let mut batch = Batch::new(Sha256::new());
+        let mut digest = Sha256::new();
+        let mut batch = Batch::new(&mut digest);
         self.put(query, &mut batch);
-        let hash = hex(&batch.finish().finalize());
+        batch.finish();
+        let hash = hex(&digest.finalize());
         let mac = Hmac::<Sha256>::new_from_slice(secret.expose()).expect("HMAC takes keys of any length");
         hex(&mac.chain_update(ACS3).chain_update(b"\n").chain_update(hash).finalize().into_bytes())
     }
