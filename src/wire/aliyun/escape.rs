@@ -89,8 +89,6 @@ impl Text<'_> {
     /// Puts the canonical spelling.
     pub fn put(self, layer: Layer, sink: &mut impl Sink) {
         match self {
-            // Nearly all that is signed: seen at a glance, where what has escapes is gone through byte by byte.
-            Text::Plain(text) | Text::Form(text) if is_unreserved(text.as_bytes()) => sink.put(text.as_bytes()),
             Text::Plain(text) => escape(text.as_bytes(), layer, sink),
             Text::Form(raw) => respell(raw.as_bytes(), layer, sink),
         }
@@ -117,11 +115,6 @@ fn respell(mut raw: &[u8], layer: Layer, sink: &mut impl Sink) {
         put_byte(byte, layer, sink);
         raw = &rest[width..];
     }
-}
-
-fn is_unreserved(text: &[u8]) -> bool {
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.iter().fold(true, |all, &byte| all & unreserved(byte))
 }
 
 fn run(text: &[u8]) -> usize {
@@ -168,7 +161,7 @@ pub fn check(raw: &str) -> bool {
 
 /// Whether `raw` means anything else than it says.
 pub(super) fn is_escaped(raw: &str) -> bool {
-    raw.bytes().fold(false, |any, byte| any | (byte == b'%') | (byte == b'+'))
+    memchr::memchr2(b'%', b'+', raw.as_bytes()).is_some()
 }
 
 /// What `raw` means; borrowed where it means itself. `None` where [`check`] would say no.

@@ -81,8 +81,7 @@ impl<'r> Parameters<'r> {
 }
 
 fn parameter(piece: &str, in_query: bool) -> Result<Parameter<'_>, Fault> {
-    // Names are short: what is made to find a byte far away takes longer.
-    let (name, raw) = match piece.bytes().position(|byte| byte == b'=') {
+    let (name, raw) = match memchr::memchr(b'=', piece.as_bytes()) {
         Some(at) => (&piece[..at], &piece[at + 1..]),
         None => (piece, ""),
     };
