@@ -1,6 +1,5 @@
 //! What is counted: hits, as far as they go without a socket, and their parts.
 
-
 use kmsproxy::claim::{Claim, Peer};
 use kmsproxy::clock::Clock as _;
 use kmsproxy::kms::KeyName;
