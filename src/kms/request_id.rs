@@ -74,17 +74,6 @@ pub enum Text<'a> {
     Uuid([u8; Hyphenated::LENGTH]),
 }
 
-impl Text<'_> {
-    /// The text, where a header field can have it as its value: visible ASCII.
-    #[must_use]
-    pub fn visible(&self) -> Option<&[u8]> {
-        match self {
-            Self::Other(text) => text.bytes().all(|byte| matches!(byte, b' '..=b'~')).then_some(text.as_bytes()),
-            Self::Uuid(text) => Some(text),
-        }
-    }
-}
-
 impl Deref for Text<'_> {
     type Target = str;
 

@@ -1,7 +1,7 @@
 //! A request of HTTP/1.1 that is short, plain, and whole in one piece of memory; and the head of its answer.
 //!
-//! Nearly every question to a KMS is one. To read it where it lies takes a third of what a server for all of HTTP has to
-//! do. Whatever else HTTP/1.1 has (bodies in chunks or in parts, pipelines, upgrades, trailers, `Expect`, other methods and
+//! Nearly every question to a KMS is one, and to read it where it lies takes a small part of what a server for all of HTTP has
+//! to do. Whatever else HTTP/1.1 has (bodies in chunks or in parts, pipelines, upgrades, trailers, `Expect`, other methods and
 //! versions) is none, and is left to hyper, as is whatever is malformed. Source: RFC 9112.
 
 use std::mem::MaybeUninit;

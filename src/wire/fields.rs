@@ -72,6 +72,12 @@ pub fn text(value: &[u8]) -> Option<&str> {
     if value.iter().fold(true, |all, &byte| all & visible(byte)) { str::from_utf8(value).ok() } else { None }
 }
 
+/// Whether a field can have this value, as `HeaderValue::from_bytes` has it.
+#[must_use]
+pub fn is_value(value: &[u8]) -> bool {
+    value.iter().fold(true, |all, &byte| all & ((byte >= b' ') & (byte != 0x7F) | (byte == b'\t')))
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -95,6 +101,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let value = [b'a', byte];
             let theirs = HeaderValue::from_bytes(&value).ok();
+            assert_eq!(is_value(&value), theirs.is_some(), "{byte}");
             let theirs = theirs.as_ref().and_then(|value| value.to_str().ok());
             assert_eq!(text(&value), theirs, "{byte}");
         }

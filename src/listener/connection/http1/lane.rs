@@ -46,7 +46,7 @@ enum Read<H> {
 }
 
 impl<S: Service> Lane<'_, S> {
-    /// Answers brief requests until something else comes. `told` is called after each answer.
+    /// Answers brief requests until something else comes. `answered` is called after each answer.
     pub(super) async fn go(&self, stream: &mut Stream, answered: impl Fn()) -> io::Result<End> {
         loop {
             self.at_rest.store(true, Ordering::Relaxed);
@@ -84,16 +84,19 @@ impl<S: Service> Lane<'_, S> {
         if buffer.filled().is_empty() {
             return Poll::Ready(Ok(Read::End(End::Over)));
         }
-        let bytes: &[u8] = if self.watchful { &[] } else { buffer.filled() };
-        let heard = brief::read(bytes, |request| self.service.hear(self.peer, request)).flatten();
-        let read = heard.map_or_else(
-            || {
+        let heard = if self.watchful {
+            None
+        } else {
+            brief::read(buffer.filled(), |request| self.service.hear(self.peer, request)).flatten()
+        };
+        let read = match heard {
+            Some(heard) => Read::Brief(heard),
+            None => {
                 self.member.heard();
                 stream.unread(buffer.filled());
                 Read::End(End::Long)
-            },
-            Read::Brief,
-        );
+            }
+        };
         buffer.filled_mut().zeroize();
         Poll::Ready(Ok(read))
     }
