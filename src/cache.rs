@@ -2,7 +2,7 @@
 //! scope's lease alone.
 
 use std::fmt;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub struct Cache {
     index: Arc<Index>,
     lots: Lots,
     capacity: u64,
+    /// How many seconds moka is not told of hits of an entry after it was.
+    spacing: AtomicU32,
     failures: Failures,
     keyed: Hmac<Sha256>,
     max_age: Duration,
@@ -95,7 +97,8 @@ impl Cache {
         let index = Arc::new(Index::new());
         let parts = RwLock::new(Parts::new(config.capacity, shares, &index));
         let lots = Lots::new();
-        Ok(Self { parts, index, lots, capacity: config.capacity, failures, keyed, max_age: config.max_age })
+        let (capacity, spacing, max_age) = (config.capacity, SPACING.into(), config.max_age);
+        Ok(Self { parts, index, lots, capacity, spacing, failures, keyed, max_age })
     }
 
     /// The fingerprint of `call` as asked by `share` (a caller, or the group that the configuration lets share) of
@@ -171,7 +174,7 @@ impl Cache {
     #[must_use]
     pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Arc<Entry>> {
         let entry = self.index.get(fingerprint)?;
-        if entry.told(now) {
+        if entry.told(now, self.spacing.load(Ordering::Relaxed)) {
             // For what it notes of it: that somebody wanted this one.
             let _ = self.parts().of(entry.share()).and_then(|part| part.get(&fingerprint.slip()));
         }
@@ -310,6 +313,7 @@ impl Cache {
     /// Lets go of what is too old at `now`, as far as it comes by it: of a small cache all. To be called every second.
     pub fn sweep(&self, now: Moment) {
         self.discard(&self.index.aged(now));
+        self.spacing.store(spacing(self.index.len()), Ordering::Relaxed);
     }
 
     /// Has moka do what it puts off.
@@ -358,7 +362,17 @@ fn failures() -> moka::sync::CacheBuilder<Fingerprint, (Fault, Moment), Failures
     moka::sync::Cache::builder().max_capacity(FAILURES_MAX)
 }
 
+/// However many entries are asked for in turns, moka is told of some 2,000 a second: to be told costs more than all else that a
+/// hit does with the cache. The more there are, the longer it takes to put others in their places, so the less often is enough.
+fn spacing(entries: usize) -> u32 {
+    let more = u32::try_from(entries / SPACED_FROM).unwrap_or(u32::MAX);
+    SPACING.saturating_mul(more.saturating_add(1))
+}
+
 const FAILURES_MAX: u64 = 10_000;
+/// Seconds, for a cache of fewer entries than [`SPACED_FROM`].
+const SPACING: u32 = 8;
+const SPACED_FROM: usize = 16_384;
 
 #[cfg(test)]
 mod tests {
@@ -470,12 +484,16 @@ mod tests {
     }
 
     #[test]
-    fn moka_is_told_of_the_first_hit_in_each_eight_seconds() {
+    fn moka_is_told_of_the_first_hit_in_eight_seconds_and_less_often_where_there_are_many() {
         let (cache, ledger) = kept();
         let entry = cache.index.get(&keep(&cache, &ledger, 1)).unwrap();
         let told = [8_100, 15_900, 16_000, 23_999, 24_000]
-            .map(|millis| entry.told(Moment::BOOT + Duration::from_millis(millis)));
+            .map(|millis| entry.told(Moment::BOOT + Duration::from_millis(millis), spacing(1)));
         assert_eq!(told, [true, false, true, false, true]);
+        assert_eq!([16_383, 16_384, 1_000_000].map(spacing), [8, 16, 496]);
+        let told =
+            [519, 520, 521].map(|second| entry.told(Moment::BOOT + Duration::from_secs(second), spacing(1_000_000)));
+        assert_eq!(told, [false, true, false]);
     }
 
     #[test]

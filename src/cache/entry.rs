@@ -24,7 +24,7 @@ use crate::seal::Sealed;
 pub struct Entry {
     pub(super) fingerprint: Fingerprint,
     pub(super) lot: Mark<Arc<Lot>>,
-    /// The turn of eight seconds, since boot, in which moka last heard of a hit; 0 before the first.
+    /// The second, since boot and counted from 1, in which moka last heard of a hit; 0 before the first.
     pub(super) told: AtomicU32,
     pub(super) epoch: Epoch,
     pub(super) expires: Moment,
@@ -109,11 +109,13 @@ impl Entry {
         Phase::of(self.refresh, self.expires.since(self.asked.sent))
     }
 
-    /// Whether moka is to be told of a hit at `now`: of the first in each eight seconds. That is often enough to tell what is
-    /// wanted from what is not, and leaves nearly all of moka's work out of the way of hits.
-    pub(super) fn told(&self, now: Moment) -> bool {
-        let turn = u32::try_from(now.since(Moment::BOOT).as_secs() / TOLD_EVERY + 1).unwrap_or(u32::MAX);
-        self.told.load(Ordering::Relaxed) != turn && self.told.swap(turn, Ordering::Relaxed) != turn
+    /// Whether moka is to be told of a hit at `now`: where it has not been for `spacing` seconds. That is often enough to tell
+    /// what is wanted from what is not, and leaves nearly all of moka's work out of the way of hits.
+    pub(super) fn told(&self, now: Moment, spacing: u32) -> bool {
+        let second = u32::try_from(now.since(Moment::BOOT).as_secs() + 1).unwrap_or(u32::MAX);
+        let last = self.told.load(Ordering::Relaxed);
+        (last == 0 || second.saturating_sub(last) >= spacing)
+            && self.told.compare_exchange(last, second, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// What it takes in memory, about, in started KiB.
@@ -165,8 +167,6 @@ impl Entry {
 
 /// An entry without what it holds, and its places in the index and in moka's tables.
 const ENTRY_BYTES: usize = 580;
-/// Seconds.
-const TOLD_EVERY: u64 = 8;
 
 #[cfg(test)]
 mod tests {

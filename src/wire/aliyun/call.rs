@@ -62,8 +62,9 @@ impl<'r> Fields<'_, 'r> {
     }
 
     fn take(&mut self, name: &str) -> Option<Cow<'r, str>> {
-        self.taken |= 1 << self.parameters.position(name)?;
-        self.parameters.get(name)
+        let at = self.parameters.position(name)?;
+        self.taken |= 1 << at;
+        Some(self.parameters.value(at))
     }
 
     fn required(&mut self, name: &str) -> Result<Cow<'r, str>, Fault> {

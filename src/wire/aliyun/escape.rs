@@ -10,6 +10,13 @@ use zeroize::Zeroize;
 pub trait Sink {
     /// Takes the next bytes.
     fn put(&mut self, bytes: &[u8]);
+
+    /// Takes what `text` begins with and stands for itself everywhere, or some of it; says how much.
+    fn put_unreserved(&mut self, text: &[u8]) -> usize {
+        let run = text.iter().position(|&byte| !UNRESERVED[usize::from(byte)]).unwrap_or(text.len());
+        self.put(&text[..run]);
+        run
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -54,6 +61,7 @@ impl<'d, D: Update> Batch<'d, D> {
 }
 
 impl<D: Update> Sink for Batch<'_, D> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > BATCH_BYTES - self.filled {
             self.flush();
@@ -64,6 +72,20 @@ impl<D: Update> Sink for Batch<'_, D> {
         }
         self.bytes[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
         self.filled += bytes.len();
+    }
+
+    /// Copied while it is looked at: such runs are short.
+    fn put_unreserved(&mut self, text: &[u8]) -> usize {
+        let mut taken = 0;
+        for (place, &byte) in self.bytes[self.filled..].iter_mut().zip(text) {
+            if !UNRESERVED[usize::from(byte)] {
+                break;
+            }
+            *place = byte;
+            taken += 1;
+        }
+        self.filled += taken;
+        taken
     }
 }
 
@@ -98,9 +120,8 @@ impl Text<'_> {
 /// Puts the canonical spelling of `text`.
 pub fn escape(mut text: &[u8], layer: Layer, sink: &mut impl Sink) {
     loop {
-        let (run, rest) = text.split_at(run(text));
-        sink.put(run);
-        let Some((&byte, after)) = rest.split_first() else { return };
+        text = &text[sink.put_unreserved(text)..];
+        let Some((&byte, after)) = text.split_first() else { return };
         put_byte(byte, layer, sink);
         text = after;
     }
@@ -108,17 +129,12 @@ pub fn escape(mut text: &[u8], layer: Layer, sink: &mut impl Sink) {
 
 fn respell(mut raw: &[u8], layer: Layer, sink: &mut impl Sink) {
     loop {
-        let (run, rest) = raw.split_at(run(raw));
-        sink.put(run);
-        let Some(&first) = rest.first() else { return };
-        let (byte, width) = meant(first, rest);
+        raw = &raw[sink.put_unreserved(raw)..];
+        let Some(&first) = raw.first() else { return };
+        let (byte, width) = meant(first, raw);
         put_byte(byte, layer, sink);
-        raw = &rest[width..];
+        raw = &raw[width..];
     }
-}
-
-fn run(text: &[u8]) -> usize {
-    text.iter().position(|&byte| !UNRESERVED[usize::from(byte)]).unwrap_or(text.len())
 }
 
 fn meant(first: u8, rest: &[u8]) -> (u8, usize) {
@@ -146,32 +162,68 @@ fn put_byte(byte: u8, layer: Layer, sink: &mut impl Sink) {
     }
 }
 
+/// What is known of a text in a query or form once each of its escapes was looked at; of a longer text, the greatest of its
+/// parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spelling {
+    /// It means what stands there.
+    Literal,
+    /// Its escapes mean ASCII.
+    Ascii,
+    /// They mean other bytes, which may be UTF-8 together.
+    Bytes,
+    /// One of them is none.
+    Broken,
+}
+
+impl Spelling {
+    /// That of the byte or the escape that `rest` begins with.
+    pub(super) fn first_of(rest: &[u8]) -> Self {
+        match rest {
+            [b'%', ..] => match escaped(rest) {
+                Some(byte) if byte.is_ascii() => Self::Ascii,
+                Some(_) => Self::Bytes,
+                None => Self::Broken,
+            },
+            [b'+', ..] => Self::Ascii,
+            _ => Self::Literal,
+        }
+    }
+
+    fn of(raw: &str) -> Self {
+        let escapes = memchr::memchr2_iter(b'%', b'+', raw.as_bytes());
+        escapes.map(|at| Self::first_of(&raw.as_bytes()[at..])).max().unwrap_or(Self::Literal)
+    }
+
+    /// What `raw`, whose spelling it is, means.
+    pub(super) fn read(self, raw: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Literal => Some(Cow::Borrowed(raw)),
+            Self::Ascii | Self::Bytes => String::from_utf8(decoded(raw)).ok().map(Cow::Owned),
+            Self::Broken => None,
+        }
+    }
+
+    /// Whether it means anything.
+    pub(super) fn holds(self, raw: &str) -> bool {
+        match self {
+            Self::Literal | Self::Ascii => true,
+            Self::Bytes => String::from_utf8(decoded(raw)).is_ok(),
+            Self::Broken => false,
+        }
+    }
+}
+
 /// Whether every escape in `raw` is whole and what it means is UTF-8.
 #[must_use]
 pub fn check(raw: &str) -> bool {
-    let mut ascii = true;
-    for at in memchr::memchr_iter(b'%', raw.as_bytes()) {
-        match escaped(&raw.as_bytes()[at..]) {
-            Some(byte) => ascii &= byte.is_ascii(),
-            None => return false,
-        }
-    }
-    ascii || String::from_utf8(decoded(raw)).is_ok()
-}
-
-/// Whether `raw` means anything else than it says.
-pub(super) fn is_escaped(raw: &str) -> bool {
-    memchr::memchr2(b'%', b'+', raw.as_bytes()).is_some()
+    Spelling::of(raw).holds(raw)
 }
 
 /// What `raw` means; borrowed where it means itself. `None` where [`check`] would say no.
 #[must_use]
 pub fn unescape(raw: &str) -> Option<Cow<'_, str>> {
-    if !is_escaped(raw) {
-        return Some(Cow::Borrowed(raw));
-    }
-    let whole = memchr::memchr_iter(b'%', raw.as_bytes()).all(|at| escaped(&raw.as_bytes()[at..]).is_some());
-    whole.then(|| String::from_utf8(decoded(raw)).ok().map(Cow::Owned)).flatten()
+    Spelling::of(raw).read(raw)
 }
 
 fn decoded(raw: &str) -> Vec<u8> {
@@ -260,6 +312,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_batch_is_given_what_a_buffer_is(pieces in prop::collection::vec("[a-z~]{0,300}|[ +%\u{e9}]{0,40}", 0..8), twice: bool) {
+            use sha2::{Digest, Sha256};
+            let layer = if twice { Layer::Twice } else { Layer::Once };
+            let (mut digest, mut buffer) = (Sha256::new(), Vec::new());
+            let mut batch = Batch::new(&mut digest);
+            for piece in &pieces {
+                Text::Plain(piece).put(layer, &mut batch);
+                Text::Plain(piece).put(layer, &mut buffer);
+            }
+            batch.finish();
+            prop_assert_eq!(digest.finalize(), Sha256::digest(&buffer));
+        }
+
         #[test]
         fn a_form_text_is_spelled_as_what_it_means(text in "\\PC{0,40}", twice: bool) {
             let layer = if twice { Layer::Twice } else { Layer::Once };

@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::escape::{Text, check, is_escaped, unescape};
+use super::escape::{Spelling, Text};
 use crate::fault::{Fault, Kind};
 
 /// One parameter. Its value is kept as it came; it is decoded when somebody asks.
 pub(super) struct Parameter<'r> {
+    /// The first eight bytes of the name, by which most names are told apart and sorted without a look at the rest.
+    order: u64,
     name: Cow<'r, str>,
     raw: &'r str,
-    /// Whether the value is what stands there: nothing in it is escaped.
-    literal: bool,
+    /// Of the value.
+    spelling: Spelling,
     in_query: bool,
 }
 
@@ -19,12 +21,13 @@ impl<'r> Parameter<'r> {
         &self.name
     }
 
+    fn is(&self, order: u64, name: &str) -> bool {
+        self.order == order && self.name == name
+    }
+
     /// The value, borrowed where it needs no decoding.
     pub(super) fn value(&self) -> Cow<'r, str> {
-        if self.literal {
-            return Cow::Borrowed(self.raw);
-        }
-        unescape(self.raw).expect("values were checked when the parameters were parsed")
+        self.spelling.read(self.raw).expect("values were checked when the parameters were parsed")
     }
 
     /// Name and value for the canonical form.
@@ -50,15 +53,15 @@ impl<'r> Parameters<'r> {
     pub(super) fn parse(query: &'r str, form: &'r str) -> Result<Self, Fault> {
         let mut parameters = Vec::with_capacity(USUAL_COUNT);
         for (text, in_query) in [(query, true), (form, false)] {
-            for piece in Pieces(Some(text)).filter(|piece| !piece.is_empty()) {
+            for piece in Pieces(Some(text)).filter(|piece| !piece.text.is_empty()) {
                 if parameters.len() == PARAMETERS_MAX {
                     return Err(Fault::caller(Kind::Malformed("it has more than 64 parameters")));
                 }
-                parameters.push(parameter(piece, in_query)?);
+                parameters.push(piece.parameter(in_query)?);
             }
         }
-        parameters.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        match parameters.windows(2).find(|two| two[0].name == two[1].name) {
+        parameters.sort_unstable_by(|one, other| one.order.cmp(&other.order).then_with(|| one.name.cmp(&other.name)));
+        match parameters.windows(2).find(|two| two[0].is(two[1].order, &two[1].name)) {
             Some(twice) => Err(invalid(&twice[0].name)),
             None => Ok(Self(parameters)),
         }
@@ -66,13 +69,18 @@ impl<'r> Parameters<'r> {
 
     /// The value of `name`.
     pub(super) fn get(&self, name: &str) -> Option<Cow<'r, str>> {
-        self.position(name).map(|at| self.0[at].value())
+        self.position(name).map(|at| self.value(at))
+    }
+
+    /// The value of the one that stands at `at`.
+    pub(super) fn value(&self, at: usize) -> Cow<'r, str> {
+        self.0[at].value()
     }
 
     /// Where `name` stands in [`Parameters::iter`]; below 64.
     pub(super) fn position(&self, name: &str) -> Option<usize> {
-        // They are few, and hardly two names are equally long: nearly all that is compared is lengths.
-        self.0.iter().position(|parameter| parameter.name() == name)
+        let order = order(name);
+        self.0.iter().position(|parameter| parameter.is(order, name))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Parameter<'r>> {
@@ -80,31 +88,78 @@ impl<'r> Parameters<'r> {
     }
 }
 
-fn parameter(piece: &str, in_query: bool) -> Result<Parameter<'_>, Fault> {
-    let (name, raw) = match memchr::memchr(b'=', piece.as_bytes()) {
-        Some(at) => (&piece[..at], &piece[at + 1..]),
-        None => (piece, ""),
-    };
-    let name = unescape(name).filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
-    let literal = !is_escaped(raw);
-    if literal || check(raw) { Ok(Parameter { name, raw, literal, in_query }) } else { Err(invalid(&name)) }
-}
-
 fn invalid(name: &str) -> Fault {
     Fault::caller(Kind::InvalidParameter(name.into()))
+}
+
+/// The first eight bytes of `name`, to be compared as the bytes are.
+fn order(name: &str) -> u64 {
+    let mut first = [0; 8];
+    let length = name.len().min(first.len());
+    first[..length].copy_from_slice(&name.as_bytes()[..length]);
+    u64::from_be_bytes(first)
+}
+
+/// What stands before an `&`, and what was seen of it on the way there.
+struct Piece<'r> {
+    text: &'r str,
+    /// Where the name ends.
+    equals: Option<usize>,
+    name: Spelling,
+    value: Spelling,
+}
+
+impl<'r> Piece<'r> {
+    fn parameter(self, in_query: bool) -> Result<Parameter<'r>, Fault> {
+        let (name, raw) = match self.equals {
+            Some(at) => (&self.text[..at], &self.text[at + 1..]),
+            None => (self.text, ""),
+        };
+        let name = self.name.read(name).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Fault::caller(Kind::Malformed("a parameter has no proper name")))?;
+        if !self.value.holds(raw) {
+            return Err(invalid(&name));
+        }
+        Ok(Parameter { order: order(&name), name, raw, spelling: self.value, in_query })
+    }
 }
 
 struct Pieces<'r>(Option<&'r str>);
 
 impl<'r> Iterator for Pieces<'r> {
-    type Item = &'r str;
+    type Item = Piece<'r>;
 
-    fn next(&mut self) -> Option<&'r str> {
-        let text = self.0?;
-        let end = memchr::memchr(b'&', text.as_bytes());
-        self.0 = end.map(|at| &text[at + 1..]);
-        Some(end.map_or(text, |at| &text[..at]))
+    fn next(&mut self) -> Option<Piece<'r>> {
+        let text = self.0.take()?;
+        let bytes = text.as_bytes();
+        let mut piece = Piece { text, equals: None, name: Spelling::Literal, value: Spelling::Literal };
+        // Names are short, values may be long: so these are looked at byte by byte, and those are searched.
+        let of_name = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b'&' | b'=' | b'%' | b'+'));
+        for (at, byte) in of_name {
+            match byte {
+                b'&' => return Some(self.cut(piece, at)),
+                b'=' => {
+                    piece.equals = Some(at);
+                    break;
+                }
+                _ => piece.name = Spelling::first_of(&bytes[at..]).max(piece.name),
+            }
+        }
+        let from = piece.equals.map_or(text.len(), |at| at + 1);
+        for at in memchr::memchr3_iter(b'&', b'%', b'+', &bytes[from..]).map(|at| from + at) {
+            if bytes[at] == b'&' {
+                return Some(self.cut(piece, at));
+            }
+            piece.value = Spelling::first_of(&bytes[at..]).max(piece.value);
+        }
+        Some(piece)
+    }
+}
+
+impl<'r> Pieces<'r> {
+    fn cut(&mut self, piece: Piece<'r>, at: usize) -> Piece<'r> {
+        self.0 = Some(&piece.text[at + 1..]);
+        Piece { text: &piece.text[..at], ..piece }
     }
 }
 
@@ -113,7 +168,10 @@ const USUAL_COUNT: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::wire::aliyun::escape::unescape;
 
     fn kind(query: &str, form: &str) -> Kind {
         Parameters::parse(query, form).err().unwrap().kind().clone()
@@ -148,5 +206,30 @@ mod tests {
         let many = |count| (0..count).map(|n| format!("p{n}=1&")).collect::<String>();
         assert_eq!(Parameters::parse(&many(40), &many(64)[many(40).len()..]).unwrap().iter().count(), 64);
         assert_eq!(kind(&many(65), ""), Kind::Malformed("it has more than 64 parameters"));
+    }
+
+    /// The same, one step after the other.
+    fn plainly(text: &str) -> Result<Vec<(String, String)>, Kind> {
+        let mut pairs = Vec::new();
+        for piece in text.split('&').filter(|piece| !piece.is_empty()) {
+            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+            let name = unescape(name).filter(|name| !name.is_empty());
+            let name = name.ok_or(Kind::Malformed("a parameter has no proper name"))?.into_owned();
+            let value = unescape(value).ok_or_else(|| Kind::InvalidParameter(name.as_str().into()))?;
+            pairs.push((name, value.into_owned()));
+        }
+        pairs.sort_unstable();
+        let twice = pairs.windows(2).find(|two| two[0].0 == two[1].0);
+        twice.map_or(Ok(()), |twice| Err(Kind::InvalidParameter(twice[0].0.as_str().into())))?;
+        Ok(pairs)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_in_one_go_is_what_is_read_step_by_step(text in "([abSignature]{0,9}|[ab\0=&%+4f1\u{e9}]|%[0-9a-f]{2}|%c3%a9){0,12}") {
+            let read = Parameters::parse(&text, "").map_err(|fault| fault.kind().clone());
+            let read = read.map(|all| all.iter().map(|one| (one.name().to_owned(), one.value().into_owned())).collect());
+            prop_assert_eq!(read, plainly(&text));
+        }
     }
 }
