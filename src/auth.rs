@@ -12,11 +12,10 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use self::replay::{Marker, Replays};
-use crate::claim::{Claim, ListenerName, Peer, PeerOrigin, Signed};
+use crate::claim::{Claim, ListenerName, Peer, PeerOrigin, Signed, SigningKey};
 use crate::clock::Moment;
 use crate::fault::{Fault, Kind};
 use crate::guard::Full;
-use crate::seal::AtRest;
 use crate::secret::Secret;
 use crate::trace::Span;
 
@@ -127,7 +126,7 @@ pub struct Door {
     guests: ArcSwap<Guests>,
     replays: Mutex<Memories>,
     marker: Marker,
-    nobody: AtRest,
+    nobody: SigningKey,
 }
 
 /// The nonces of each access key, by its id.
@@ -144,7 +143,7 @@ impl Door {
     /// [`EntryError`] where two entries could be meant by one proof, or an entry proves nothing.
     pub fn new(entries: Vec<Entry>) -> Result<Self, EntryError> {
         // As long as the secrets that Alibaba Cloud issues, so that hashing it takes as long.
-        let nobody = AtRest::new(&Secret::new(vec![0; 30]))?;
+        let nobody = SigningKey::new(&Secret::new(vec![0; 30]))?;
         let (guests, replays) = (ArcSwap::from_pointee(Guests(BTreeMap::new())), Mutex::default());
         let door = Self { guests, replays, marker: Marker::default(), nobody };
         door.guests.store(Arc::new(door.invite(entries)?));
@@ -212,7 +211,7 @@ impl Door {
     }
 
     fn verify(&self, key: Option<&Key>, signed: &Signed<'_>, now: Moment, wall: Timestamp) -> Result<Caller, Fault> {
-        let proven = signed.proof.verify(&key.map_or(&self.nobody, |key| &key.secret).open());
+        let proven = signed.proof.verify(key.map_or(&self.nobody, |key| &key.signing));
         let key = key.ok_or_else(|| Fault::caller(Kind::UnknownAccessKey))?;
         let age = wall.duration_since(signed.signed_at);
         if age.unsigned_abs() > WINDOW {
@@ -289,7 +288,7 @@ struct Roster {
 #[derive(Debug)]
 struct Key {
     caller: Caller,
-    secret: AtRest,
+    signing: SigningKey,
     replays: Arc<Mutex<Replays>>,
 }
 
@@ -305,7 +304,7 @@ impl Roster {
             Identity::Unix { uid: OVERFLOW_UID } => return Err(EntryError::OverflowUid(caller.name)),
             Identity::AccessKey { id, secret } => {
                 let replays = Arc::clone(replays.entry(id.clone()).or_default());
-                let key = Key { caller: caller.clone(), secret: AtRest::new(&secret)?, replays };
+                let key = Key { caller: caller.clone(), signing: SigningKey::new(&secret)?, replays };
                 let proof = format!("access key {id}");
                 only(&mut self.keys, id.into(), key).map_err(|key| (key.caller, proof))
             }
@@ -332,7 +331,7 @@ impl Roster {
     fn knows(&self, entry: &Entry) -> bool {
         let caller = match &entry.identity {
             Identity::AccessKey { id, secret } => {
-                let key = self.keys.get(id.as_str()).filter(|key| key.secret.open() == *secret);
+                let key = self.keys.get(id.as_str()).filter(|key| key.signing.is_of(secret));
                 key.map(|key| &key.caller)
             }
             Identity::Certificate { name } => self.certificates.get(&comparable(name)),
@@ -394,8 +393,8 @@ mod tests {
     struct Plain<'r>(&'r [u8]);
 
     impl Proof for Plain<'_> {
-        fn verify(&self, secret: &Secret) -> bool {
-            secret == &Secret::copied(self.0)
+        fn verify(&self, key: &SigningKey) -> bool {
+            key.is_of(&Secret::copied(self.0))
         }
 
         fn string_to_sign(&self) -> Option<String> {
@@ -508,7 +507,7 @@ mod tests {
         struct Counted(std::cell::Cell<u32>);
         struct Counting<'c>(&'c Counted);
         impl Proof for Counting<'_> {
-            fn verify(&self, _: &Secret) -> bool {
+            fn verify(&self, _: &SigningKey) -> bool {
                 self.0.0.set(self.0.0.get() + 1);
                 true
             }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::secret::Secret;
+mod signing_key;
+
+pub use signing_key::{SigningKey, hmac_v1, hmac_v3};
 
 /// A listener's name in the configuration. A connection's listener is the strongest identity there is: a socket that
 /// only one plugin can reach proves more than credentials seen through namespaces.
@@ -56,10 +58,10 @@ pub enum PeerOrigin {
     Unix(Option<UnixPeer>),
 }
 
-/// A signature over one request, ready to be checked against the secret it claims.
+/// A signature over one request, ready to be checked against the access key it claims.
 pub trait Proof {
-    /// Whether `secret` made it. Takes the same time for every wrong signature.
-    fn verify(&self, secret: &Secret) -> bool;
+    /// Whether `key` made it. Takes the same time for every wrong signature.
+    fn verify(&self, key: &SigningKey) -> bool;
 
     /// What this side calculated, for a dialect whose clients want to see it; never contains the secret, but does
     /// contain the request, so it may go to that very caller and nowhere else.

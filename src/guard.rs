@@ -19,6 +19,10 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+mod stack;
+
+pub use stack::without_trace;
+
 /// Owns one `T` that lives in the arena and nowhere else; dropped in place, and the slot wiped, when this is dropped.
 ///
 /// `T` must fit a slot (1 KiB, alignment 64), which is checked when compiling. It must keep what is secret in itself:

@@ -8,12 +8,8 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use zeroize::Zeroizing;
 
-use crate::guard::{Full, Guarded};
+use crate::guard::{Full, Guarded, without_trace};
 use crate::secret::Secret;
-
-mod stack;
-
-use stack::without_trace;
 
 /// An AES-256-GCM key, born at random in guarded memory and nowhere else in clear.
 ///

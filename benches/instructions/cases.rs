@@ -1,6 +1,6 @@
 //! What is counted: hits, as far as they go without a socket, and their parts.
 
-use kmsproxy::claim::{Claim, Peer};
+use kmsproxy::claim::{Claim, Peer, SigningKey};
 use kmsproxy::clock::Clock as _;
 use kmsproxy::kms::KeyName;
 use kmsproxy::listener::Service as _;
@@ -116,7 +116,8 @@ fn wire_of_kubernetes() {
 }
 
 fn door(world: &World) {
-    let (now, wall, secret) = (world.clock.now(), world.clock.wall(), secret());
+    let (now, wall) = (world.clock.now(), world.clock.wall());
+    let key = SigningKey::new(&secret()).unwrap();
     let admit = |peer: &Peer, claim: &Claim<'_>| world.door.admit(peer, claim, now, wall);
     let peer = peer("ack");
     for number in chosen(TIMES) {
@@ -125,8 +126,8 @@ fn door(world: &World) {
         let (v1, v3) = (v1.parse(), v3.parse());
         let claims = (v1.claim().unwrap(), v3.claim().unwrap());
         let (Claim::Signed(signed_v1), Claim::Signed(signed_v3)) = &claims else { panic!("both are signed") };
-        assert!(counted::signature_v1(|| signed_v1.proof.verify(&secret)));
-        assert!(counted::signature_v3(|| signed_v3.proof.verify(&secret)));
+        assert!(counted::signature_v1(|| signed_v1.proof.verify(&key)));
+        assert!(counted::signature_v3(|| signed_v3.proof.verify(&key)));
         counted::admit_v1(|| admit(&peer, &claims.0)).unwrap();
         counted::admit_unix(|| admit(&peer, &Claim::Anonymous)).unwrap();
     }

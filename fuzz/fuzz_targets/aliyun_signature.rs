@@ -4,7 +4,7 @@
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use kmsproxy::claim::Claim;
+use kmsproxy::claim::{Claim, SigningKey};
 use kmsproxy::secret::Secret;
 use kmsproxy::wire::aliyun::request::Request;
 use kmsproxy::wire::aliyun::signature;
@@ -132,7 +132,10 @@ fn another(secret: &str) -> Secret {
 fn verified(method: &Method, query: &str, headers: &HeaderMap, body: &[u8], secret: &Secret) -> (bool, Option<String>) {
     let parsed = Request::parse(method, query, headers, body);
     parsed.map_or((false, None), |request| match request.claim() {
-        Ok(Claim::Signed(signed)) => (signed.proof.verify(secret), signed.proof.string_to_sign()),
+        Ok(Claim::Signed(signed)) => {
+            let key = SigningKey::new(secret).expect("there is room for one");
+            (signed.proof.verify(&key), signed.proof.string_to_sign())
+        },
         Ok(Claim::Anonymous) | Err(_) => (false, None),
     })
 }

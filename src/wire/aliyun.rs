@@ -29,7 +29,7 @@ mod tests {
     use super::request::Request;
     use super::signature::{AccessKey, V3, v1, v3_headers};
     use super::*;
-    use crate::claim::{Claim, Signed};
+    use crate::claim::{Claim, Signed, SigningKey};
     use crate::fault::{Fault, Kind};
     use crate::kms::*;
     use crate::secret::Secret;
@@ -77,14 +77,18 @@ mod tests {
         Ok(())
     }
 
+    fn key(secret: &Secret) -> SigningKey {
+        SigningKey::new(secret).unwrap()
+    }
+
     fn outcome(vector: &Vector<'_>) -> &'static str {
         let parsed = Request::parse(&vector.method, vector.query, &vector.headers, vector.body.as_bytes());
         let mut verified = false;
         let checked = parsed.and_then(|request| {
             signed(&request, |signed| {
                 assert_eq!(signed.access_key_id, vector.access_key);
-                assert!(!signed.proof.verify(&Secret::copied(b"another")), "no other secret verifies");
-                verified = signed.proof.verify(&vector.secret);
+                assert!(!signed.proof.verify(&key(&Secret::copied(b"another"))), "no other secret verifies");
+                verified = signed.proof.verify(&key(&vector.secret));
             })
         });
         match checked {
@@ -245,7 +249,7 @@ mod tests {
     fn verifies(method: &Method, query: &str, headers: &HeaderMap, body: &[u8], secret: &Secret) -> bool {
         let parsed = Request::parse(method, query, headers, body);
         parsed.is_ok_and(|request| match request.claim() {
-            Ok(Claim::Signed(signed)) => signed.access_key_id == "LTAIlocal" && signed.proof.verify(secret),
+            Ok(Claim::Signed(signed)) => signed.access_key_id == "LTAIlocal" && signed.proof.verify(&key(secret)),
             Ok(Claim::Anonymous) | Err(_) => false,
         })
     }
@@ -258,7 +262,7 @@ mod tests {
             let (secret, form) = (Secret::copied(key.as_bytes()), request::encode(&call));
             let headers = sign_v3(&call, form.expose(), &secret);
             let parsed = Request::parse(&Method::POST, "", &headers, form.expose()).unwrap();
-            signed(&parsed, |signed| assert!(signed.proof.verify(&secret))).unwrap();
+            signed(&parsed, |signed| assert!(signed.proof.verify(&SigningKey::new(&secret).unwrap()))).unwrap();
             prop_assert_eq!(parsed.call().unwrap(), call);
         }
 
@@ -268,7 +272,7 @@ mod tests {
             let query = sign_v1(&call, std::str::from_utf8(form.expose()).unwrap(), &secret);
             let headers = HeaderMap::new();
             let parsed = Request::parse(&Method::GET, &query, &headers, b"").unwrap();
-            signed(&parsed, |signed| assert!(signed.proof.verify(&secret))).unwrap();
+            signed(&parsed, |signed| assert!(signed.proof.verify(&SigningKey::new(&secret).unwrap()))).unwrap();
             prop_assert_eq!(parsed.call().unwrap(), call);
         }
 

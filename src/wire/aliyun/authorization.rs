@@ -15,11 +15,10 @@ use super::head::{Head, Known};
 use super::parameters::{Parameter, Parameters};
 use super::signature::{
     ACS3, CanonicalRequest, X_ACS_ACTION, X_ACS_CONTENT_SHA256, X_ACS_DATE, X_ACS_SIGNATURE_NONCE, X_ACS_VERSION,
-    put_string_to_sign, v1_signature,
+    put_string_to_sign, sign_v1, sign_v3, v1_text,
 };
-use crate::claim::{Claim, Proof, Signed};
+use crate::claim::{Claim, Proof, Signed, SigningKey};
 use crate::fault::{Fault, Kind};
-use crate::secret::Secret;
 use crate::wire::fields::Fields;
 
 /// How a request is signed. `Authorization` decides for V3 and the `Signature` parameter for V1; `x-acs-action` says
@@ -124,9 +123,10 @@ impl V1Proof<'_, '_> {
 }
 
 impl Proof for V1Proof<'_, '_> {
-    fn verify(&self, secret: &Secret) -> bool {
-        let expected = v1_signature(self.request.method.as_str(), self.signed().map(Parameter::pair), secret);
-        expected.ct_eq(self.signature.as_bytes()).into()
+    fn verify(&self, key: &SigningKey) -> bool {
+        let pairs = self.signed().map(Parameter::pair);
+        let mac = key.v1(|mac| sign_v1(self.request.method.as_str(), pairs, mac));
+        v1_text(&mac).ct_eq(self.signature.as_bytes()).into()
     }
 
     /// `None` where the request carries a plaintext, a ciphertext or a token: clients write error messages to their
@@ -206,7 +206,7 @@ struct V3Proof<'c, 'r> {
 }
 
 impl Proof for V3Proof<'_, '_> {
-    fn verify(&self, secret: &Secret) -> bool {
+    fn verify(&self, key: &SigningKey) -> bool {
         let canonical = CanonicalRequest {
             method: self.request.method.as_str(),
             headers: self.request.head.all(),
@@ -214,7 +214,8 @@ impl Proof for V3Proof<'_, '_> {
             content_hash: &self.content_hash,
         };
         let query = self.request.parameters.iter().filter(|parameter| parameter.in_query()).map(Parameter::pair);
-        canonical.sign(query, secret).ct_eq(self.signing.signature.as_bytes()).into()
+        let hash = canonical.hash(query);
+        hex(&key.v3(|mac| sign_v3(&hash, mac))).ct_eq(self.signing.signature.as_bytes()).into()
     }
 
     /// V3 clients do not look at it.

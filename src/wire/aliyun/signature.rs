@@ -6,12 +6,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::escape::{Batch, Layer, Sink, Text, hex};
+use crate::claim::{hmac_v1, hmac_v3};
 use crate::secret::Secret;
 use crate::wire::fields::Fields;
 
@@ -69,7 +70,9 @@ pub fn v3_headers(signing: &V3<'_>) -> HeaderMap {
     let signed = names.join(";");
     let request =
         CanonicalRequest { method: "POST", headers: (&headers).into(), signed: &signed, content_hash: &content_hash };
-    let signature = request.sign(std::iter::empty(), signing.key.secret);
+    let mut mac = hmac_v3(signing.key.secret);
+    sign_v3(&request.hash(std::iter::empty()), &mut mac);
+    let signature = hex(&mac.finalize().into_bytes());
     let mut line = format!("{ACS3} Credential={},SignedHeaders={signed},Signature=", signing.key.id).into_bytes();
     line.extend_from_slice(&signature);
     headers.insert(AUTHORIZATION, sensitive(&line));
@@ -83,28 +86,31 @@ pub fn v1(method: &str, parameters: &[(&str, &str)], secret: &Secret) -> String 
     let mut sorted = parameters.to_vec();
     sorted.sort_unstable();
     let pairs = sorted.into_iter().map(|(name, value)| (name, Text::Plain(value)));
-    let signature = v1_signature(method, pairs, secret);
-    String::from_utf8(signature.to_vec()).expect("base64 is ASCII")
+    let mut mac = hmac_v1(secret);
+    sign_v1(method, pairs, &mut mac);
+    let text = v1_text(&mac.finalize().into_bytes().into());
+    String::from_utf8(text.to_vec()).expect("base64 is ASCII")
 }
 
-/// The V1 signature of `pairs`, which are sorted.
-pub(super) fn v1_signature<'t>(
-    method: &str,
-    pairs: impl Iterator<Item = (&'t str, Text<'t>)>,
-    secret: &Secret,
-) -> [u8; 28] {
-    let mut key = Vec::with_capacity(secret.len() + 1);
-    key.extend_from_slice(secret.expose());
-    key.push(b'&');
-    let key = Secret::new(key);
-    let mut mac = Hmac::<Sha1>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
-    let mut batch = Batch::new(&mut mac);
+/// Feeds `mac` with what V1 signs of `pairs`, which are sorted.
+pub(super) fn sign_v1<'t>(method: &str, pairs: impl Iterator<Item = (&'t str, Text<'t>)>, mac: &mut Hmac<Sha1>) {
+    let mut batch = Batch::new(mac);
     put_string_to_sign(method, pairs, &mut batch);
     batch.finish();
+}
+
+/// The text of a V1 signature.
+pub(super) fn v1_text(mac: &[u8; 20]) -> [u8; 28] {
     let mut text = [0; 28];
-    let mac = mac.finalize().into_bytes();
     STANDARD.encode_slice(mac, &mut text).expect("20 bytes make 28 of base64");
     text
+}
+
+/// Feeds `mac` with what V3 signs of a canonical request whose hash is `hash`.
+pub(super) fn sign_v3(hash: &[u8; 64], mac: &mut Hmac<Sha256>) {
+    mac.update(ACS3.as_bytes());
+    mac.update(b"\n");
+    mac.update(hash);
 }
 
 /// Puts V1's string to sign; `pairs` are sorted.
@@ -146,15 +152,13 @@ pub(super) struct CanonicalRequest<'a> {
 }
 
 impl CanonicalRequest<'_> {
-    /// The V3 signature over this request with `query`, which is sorted.
-    pub(super) fn sign<'t>(&self, query: impl Iterator<Item = (&'t str, Text<'t>)>, secret: &Secret) -> [u8; 64] {
+    /// The hexadecimal hash of this request with `query`, which is sorted.
+    pub(super) fn hash<'t>(&self, query: impl Iterator<Item = (&'t str, Text<'t>)>) -> [u8; 64] {
         let mut digest = Sha256::new();
         let mut batch = Batch::new(&mut digest);
         self.put(query, &mut batch);
         batch.finish();
-        let hash = hex(&digest.finalize());
-        let mac = Hmac::<Sha256>::new_from_slice(secret.expose()).expect("HMAC takes keys of any length");
-        hex(&mac.chain_update(ACS3).chain_update(b"\n").chain_update(hash).finalize().into_bytes())
+        hex(&digest.finalize())
     }
 
     fn put<'t>(&self, query: impl Iterator<Item = (&'t str, Text<'t>)>, sink: &mut impl Sink) {
