@@ -4,6 +4,7 @@
 //! [`Audit::accept`] gives a [`Receipt`] once the bounded queue has the record; without one `policy` hands nothing out.
 //! What became of a log says [`verify`].
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub use sink::{Change, Sink};
 pub use stamp::Clocks;
 
 use file::{Opened, Tail};
-use queue::Queue;
+use queue::{Full, Queue};
 use refusals::Refusals;
 use sink::{JOURNAL, Journal, Stdout};
 use stamp::micros;
@@ -226,7 +227,7 @@ impl Audit {
         let Some(shared) = &self.0 else { return Ok(Receipt(())) };
         let at = shared.clock.now();
         let closed = shared.required && shared.troubled(|| at);
-        if !closed && shared.queue.push(at, &record().words(&shared.keys)).is_ok() {
+        if !closed && shared.push(at, &record()).is_ok() {
             return Ok(Receipt(()));
         }
         if shared.required {
@@ -242,7 +243,7 @@ impl Audit {
     pub fn note(&self, record: &Record<'_>) {
         let Some(shared) = &self.0 else { return };
         let at = shared.clock.now();
-        if shared.refusals.admit(record.caller, at) && shared.queue.push(at, &record.words(&shared.keys)).is_err() {
+        if shared.refusals.admit(record.caller, at) && shared.push(at, record).is_err() {
             shared.lose(at);
         }
     }
@@ -276,6 +277,13 @@ impl Drop for Audit {
 }
 
 impl Shared {
+    fn push(&self, at: Moment, record: &Record<'_>) -> Result<(), Full> {
+        WORDS.with_borrow_mut(|words| {
+            record.put(&self.keys, words);
+            self.queue.push(at, words)
+        })
+    }
+
     fn troubled(&self, now: impl FnOnce() -> Moment) -> bool {
         self.failing.load(Ordering::Relaxed) || self.stalled(now)
     }
@@ -325,6 +333,11 @@ impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Audit(on)" } else { "Audit(off)" })
     }
+}
+
+thread_local! {
+    /// Room for one record, used again for the next: the queue copies it, so that it is held for no longer than that takes.
+    static WORDS: RefCell<Words> = const { RefCell::new(Words::new()) };
 }
 
 /// How long the writer may be at one thing before the door closes.

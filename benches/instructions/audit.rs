@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use kmsproxy::audit::{Audit, Chain, Clocks, Destination, Entry, Head, Keys, Outcome, Record, Sink, Terms};
+use kmsproxy::audit::{Audit, Chain, Clocks, Destination, Entry, Head, Keys, Outcome, Record, Sink, Terms, Words};
 use kmsproxy::claim::ListenerName;
 use kmsproxy::clock::{Clock, Manual};
 use kmsproxy::kms::{Action, KeyId, KeyVersion, RequestId};
@@ -13,7 +13,7 @@ use crate::counted;
 use crate::kms::{KEY, VERSION};
 use crate::world::{World, blob};
 
-/// Records a hit of each of `numbers`.
+/// Records a hit of each of `numbers`, and counts all but the first [`UNCOUNTED`].
 pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
     let clock: Arc<dyn Clock> = Arc::<Manual>::clone(&world.clock);
     let (release, stuck) = channel();
@@ -25,7 +25,7 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
     let kms_request_id = RequestId::new("5c6ef6d9-1b2c-4a83-8a2a-0f2f3f1e7c55");
     // As in the writer after its first lines.
     let mut lines = Vec::with_capacity(LINES_BYTES);
-    for number in numbers {
+    for (turn, number) in numbers.enumerate() {
         let (ciphertext, request_id) = (blob(number), RequestId::random());
         let record = || Record {
             caller: "neighbour",
@@ -39,8 +39,13 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
             request_id: Some(&request_id),
             kms_request_id: Some(&kms_request_id),
         };
+        if turn < UNCOUNTED {
+            let _ = audit.accept(record).unwrap();
+            continue;
+        }
         let _ = counted::audit_accept(|| audit.accept(record)).unwrap();
-        let (now, words) = (clock.now(), record().words(&keys));
+        let (now, mut words) = (clock.now(), Words::new());
+        record().put(&keys, &mut words);
         let line = |line: &mut Vec<u8>| Entry::new(now, &words).write(&mut clocks, line);
         counted::audit_line(|| chain.append(&mut lines, line));
     }
@@ -59,3 +64,5 @@ impl Sink for Stuck {
 }
 
 const LINES_BYTES: usize = 1024 * 1024;
+/// The queue has then doubled to what the counted ones have room in, as it has in a daemon under load.
+pub(crate) const UNCOUNTED: usize = 520;

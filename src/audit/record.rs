@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::chain::Keys;
 use crate::claim::ListenerName;
-use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId};
+use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId, RequestIdText};
 
 /// One answer or one refusal. Has the ciphertext, of which only a keyed digest is written; never a plaintext or a
 /// credential.
@@ -127,7 +127,7 @@ pub enum Why {
 }
 
 /// A record in the words it is written in, but for what only the writer knows: its number, the hashes, the time.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Words {
     /// What kind of record it is.
     pub event: &'static str,
@@ -136,37 +136,36 @@ pub struct Words {
 }
 
 impl Record<'_> {
-    /// Puts it into words. Not by `serde`, which is slow where members are flattened into others: this is on the way of
+    /// Puts it into `words`, in place of what they were. Not by `serde`, which is slow where members are flattened into others: this is on the way of
     /// each hit.
-    #[must_use]
-    pub fn words(&self, keys: &Keys) -> Words {
-        let mut words = Words { event: self.outcome.event(), members: Vec::with_capacity(WORDS_BYTES) };
-        words.value(r#","caller":"#, self.caller);
-        words.value(r#","listener":"#, self.listener.as_str());
+    pub fn put(&self, keys: &Keys, words: &mut Words) {
+        words.event = self.outcome.event();
+        words.members.clear();
+        words.text(r#","caller":""#, self.caller);
+        words.text(r#","listener":""#, self.listener.as_str());
         words.plain(r#","action":""#, self.action.name().as_bytes());
         words.plain(r#","outcome":""#, self.outcome.word().as_bytes());
         if let Some(reason) = self.outcome.reason() {
             words.plain(r#","reason":""#, reason.as_bytes());
         }
         if let Some(key) = self.key {
-            words.value(r#","key":"#, cut(key.as_str()));
+            words.text(r#","key":""#, cut(key.as_str()));
         }
         if let Some(version) = self.version {
-            words.value(r#","key_version":"#, cut(version.as_str()));
+            words.text(r#","key_version":""#, cut(version.as_str()));
         }
         if let Some(name) = self.named {
-            words.value(r#","key_named":"#, cut(name.as_str()));
+            words.text(r#","key_named":""#, cut(name.as_str()));
         }
         if let Some(ciphertext) = self.ciphertext {
             words.plain(r#","ciphertext_digest":""#, &keys.digest(ciphertext.bytes()).hex());
         }
         if let Some(id) = self.request_id {
-            words.id(r#","request_id":"#, id);
+            words.id(r#","request_id":""#, id);
         }
         if let Some(id) = self.kms_request_id {
-            words.id(r#","kms_request_id":"#, id);
+            words.id(r#","kms_request_id":""#, id);
         }
-        words
     }
 }
 
@@ -189,15 +188,15 @@ impl Event<'_> {
             Self::Opened { run, keyed, after } => {
                 let mut words = of("opened");
                 words.value(r#","format":"#, &FORMAT);
-                words.value(r#","version":"#, env!("CARGO_PKG_VERSION"));
-                words.value(r#","run":"#, run);
+                words.text(r#","version":""#, env!("CARGO_PKG_VERSION"));
+                words.text(r#","run":""#, run);
                 words.value(r#","keyed":"#, &keyed);
                 words.value(r#","after":"#, &after);
                 words
             }
             Self::Suppressed { caller, refusals } => {
                 let mut words = of("suppressed");
-                words.value(r#","caller":"#, caller);
+                words.text(r#","caller":""#, caller);
                 words.value(r#","refusals":"#, &refusals);
                 words
             }
@@ -206,6 +205,12 @@ impl Event<'_> {
 }
 
 impl Words {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { event: "", members: Vec::new() }
+    }
+
     /// Adds a member whose value may be anything; `name` with all that stands before the value.
     fn value(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
         self.members.extend_from_slice(name.as_bytes());
@@ -213,15 +218,29 @@ impl Words {
         let _ = serde_json::to_writer(&mut self.members, value);
     }
 
-    /// Adds a member whose value has nothing that JSON would escape; `name` up to the quote that opens it.
-    fn plain(&mut self, name: &'static str, value: &[u8]) {
-        self.members.extend_from_slice(name.as_bytes());
-        self.members.extend_from_slice(value);
-        self.members.push(b'"');
+    /// Adds a member that is a text; `name` up to the quote that opens it.
+    fn text(&mut self, name: &'static str, text: &str) {
+        // Looked at without a branch for each byte; nearly all are plain.
+        let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+        if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+            self.plain(name, text.as_bytes());
+        } else {
+            self.value(name.trim_end_matches('"'), text);
+        }
     }
 
     fn id(&mut self, name: &'static str, id: &RequestId) {
-        self.value(name, cut(&id.text()));
+        match id.text() {
+            RequestIdText::Other(text) => self.text(name, cut(text)),
+            RequestIdText::Uuid(text) => self.plain(name, &text),
+        }
+    }
+
+    /// Adds a member that is a text without anything that JSON escapes; `name` up to the quote that opens it.
+    fn plain(&mut self, name: &'static str, text: &[u8]) {
+        self.members.extend_from_slice(name.as_bytes());
+        self.members.extend_from_slice(text);
+        self.members.push(b'"');
     }
 }
 
@@ -236,6 +255,4 @@ fn cut(text: &str) -> &str {
 
 /// The format that `opened` names.
 const FORMAT: u32 = 1;
-/// More than nearly all need.
-const WORDS_BYTES: usize = 512;
 const TEXT_BYTES_MAX: usize = 256;
