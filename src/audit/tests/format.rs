@@ -102,11 +102,8 @@ fn reference(told: &Told, keys: &Keys, head: Head, stamp: Stamp) -> String {
         request_id: told.request_id.as_ref().map(|id| cut(&id.text())),
         kms_request_id: told.kms_request_id.as_ref().map(|id| cut(&id.text())),
     };
-    let event = match told.outcome {
-        Outcome::Refused(_) => Reference::Refusal(call),
-        _ => Reference::Answer(call),
-    };
-    line(head, event, keys)
+    let refused = matches!(told.outcome, Outcome::Refused(_));
+    line(head, if refused { Reference::Refusal(call) } else { Reference::Answer(call) }, keys)
 }
 
 fn line(head: Head, event: Reference<'_>, keys: &Keys) -> String {
