@@ -11,6 +11,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "instructions/audit.rs"]
+mod audit;
 #[path = "instructions/callgrind.rs"]
 mod callgrind;
 #[path = "instructions/cases.rs"]

@@ -4,6 +4,7 @@
 //! [`Audit::accept`] gives a [`Receipt`] once the bounded queue has the record; without one `policy` hands nothing out.
 //! What became of a log says [`verify`].
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tracing::error;
 use crate::clock::{Clock, Moment};
 use crate::secret::Secret;
 
+mod batch;
 mod chain;
 mod file;
 mod line;
@@ -30,13 +32,14 @@ mod stamp;
 pub mod verify;
 mod writer;
 
-pub use chain::{Hash, Head, Keys};
-pub use record::{After, Outcome, Record, Why};
+pub use batch::Entry;
+pub use chain::{Chain, Hash, Head, Keys};
+pub use record::{After, Outcome, Record, Why, Words};
 pub use sink::{Change, Sink};
+pub use stamp::Clocks;
 
 use file::{Opened, Tail};
-use queue::Queue;
-use record::Accepted;
+use queue::{Full, Queue};
 use refusals::Refusals;
 use sink::{JOURNAL, Journal, Stdout};
 use stamp::micros;
@@ -147,6 +150,7 @@ struct Shared {
     queue: Queue,
     refusals: Refusals,
     required: bool,
+    keys: Keys,
     clock: Arc<dyn Clock>,
     meters: Meters,
     failing: AtomicBool,
@@ -202,6 +206,7 @@ impl Audit {
             queue: Queue::new(terms.queue),
             refusals: Refusals::default(),
             required: terms.required,
+            keys: keys.clone(),
             clock,
             meters,
             failing: AtomicBool::new(false),
@@ -218,11 +223,11 @@ impl Audit {
     /// # Errors
     /// Where the log is required and cannot be written: it failed, it has not moved for a second, or the queue is full.
     /// Where it is not required the record is lost, counted, and the loss recorded as soon as that can be.
-    pub fn accept(&self, record: impl FnOnce() -> Record) -> Result<Receipt, Unaudited> {
+    pub fn accept<'r>(&self, record: impl FnOnce() -> Record<'r>) -> Result<Receipt, Unaudited> {
         let Some(shared) = &self.0 else { return Ok(Receipt(())) };
         let at = shared.clock.now();
-        let closed = shared.required && shared.troubled(at);
-        if !closed && shared.queue.push(Accepted { at, record: record() }).is_ok() {
+        let closed = shared.required && shared.troubled(|| at);
+        if !closed && shared.push(at, &record()).is_ok() {
             return Ok(Receipt(()));
         }
         if shared.required {
@@ -235,10 +240,10 @@ impl Audit {
 
     /// Takes the record of a refusal, if there is room for it; of a caller that is refused more often than twenty times a
     /// second only the count.
-    pub fn note(&self, record: Record) {
+    pub fn note(&self, record: &Record<'_>) {
         let Some(shared) = &self.0 else { return };
         let at = shared.clock.now();
-        if shared.refusals.admit(&record.caller, at) && shared.queue.push(Accepted { at, record }).is_err() {
+        if shared.refusals.admit(record.caller, at) && shared.push(at, record).is_err() {
             shared.lose(at);
         }
     }
@@ -248,7 +253,7 @@ impl Audit {
     /// # Errors
     /// Where the log is required and cannot be written.
     pub fn ready(&self) -> Result<(), Unaudited> {
-        let troubled = |shared: &Arc<Shared>| shared.required && shared.troubled(shared.clock.now());
+        let troubled = |shared: &Arc<Shared>| shared.required && shared.troubled(|| shared.clock.now());
         if self.0.as_ref().is_some_and(troubled) { Err(Unaudited) } else { Ok(()) }
     }
 
@@ -272,14 +277,21 @@ impl Drop for Audit {
 }
 
 impl Shared {
-    fn troubled(&self, now: Moment) -> bool {
+    fn push(&self, at: Moment, record: &Record<'_>) -> Result<(), Full> {
+        WORDS.with_borrow_mut(|words| {
+            record.put(&self.keys, words);
+            self.queue.push(at, words)
+        })
+    }
+
+    fn troubled(&self, now: impl FnOnce() -> Moment) -> bool {
         self.failing.load(Ordering::Relaxed) || self.stalled(now)
     }
 
     /// Whether the sink has neither taken nor refused what it was given, for longer than records may wait.
-    fn stalled(&self, now: Moment) -> bool {
+    fn stalled(&self, now: impl FnOnce() -> Moment) -> bool {
         let since = self.busy_us.load(Ordering::Relaxed);
-        since != 0 && micros(now).saturating_sub(since) > STALL_US
+        since != 0 && micros(now()).saturating_sub(since) > STALL_US
     }
 
     fn busy(&self) {
@@ -321,6 +333,11 @@ impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Audit(on)" } else { "Audit(off)" })
     }
+}
+
+thread_local! {
+    /// Room for one record, used again for the next: the queue copies it, so that it is held for no longer than that takes.
+    static WORDS: RefCell<Words> = const { RefCell::new(Words::new()) };
 }
 
 /// How long the writer may be at one thing before the door closes.

@@ -15,7 +15,7 @@ pub use call::{Call, DataKeySize, Decrypt, Encrypt, Extra, GenerateDataKey, Read
 pub use context::{Context, ContextForm};
 pub use key::{KeyId, KeyName, KeyState, KeyVersion, bare};
 pub use reply::{Answer, DataKey, Decrypted, Document, Encrypted, Reply};
-pub use request_id::RequestId;
+pub use request_id::{RequestId, Text as RequestIdText};
 
 /// A ciphertext blob: what `Encrypt` returned, as bytes. `Debug` shows its length only; its bytes tell a reader of
 /// logs which Secret was used when.

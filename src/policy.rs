@@ -123,8 +123,8 @@ impl Policy {
     pub fn refused(&self, permit: &Permit, fault: Fault) -> Fault {
         let outcome = Outcome::Refused(fault.kind().label());
         if let Some(caller) = permit.holder.caller().filter(|_| *fault.kind() != Kind::Unaudited) {
-            let kms_request_id = fault.verbatim().map(|said| said.request_id.clone());
-            self.audit.note(Record { kms_request_id, ..permit.record(caller, outcome) });
+            let kms_request_id = fault.verbatim().map(|said| &said.request_id);
+            self.audit.note(&Record { kms_request_id, ..permit.record(caller, outcome) });
         }
         fault
     }
@@ -264,15 +264,15 @@ impl Permit {
     }
 
     /// What is known so far of what `caller`, its holder, asks.
-    fn record(&self, caller: &Caller, outcome: Outcome) -> Record {
+    fn record<'r>(&'r self, caller: &'r Caller, outcome: Outcome) -> Record<'r> {
         Record {
-            caller: caller.name().text(),
-            listener: caller.listener().clone(),
+            caller: caller.name().as_str(),
+            listener: caller.listener(),
             action: self.action,
-            named: self.requested.clone(),
+            named: self.requested.as_ref(),
             key: None,
             version: None,
-            ciphertext: self.ciphertext.clone(),
+            ciphertext: self.ciphertext.as_ref(),
             outcome,
             request_id: None,
             kms_request_id: None,

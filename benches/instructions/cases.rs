@@ -11,6 +11,7 @@ use kmsproxy::wire::aliyun::answer;
 use kmsproxy::wire::brief;
 use kmsproxy::wire::kubernetes::{self, Method, answer as kubernetes_answer};
 
+use crate::audit;
 use crate::counted;
 use crate::kms::{KEY, PLAINTEXT, answer as of_kms};
 use crate::provider;
@@ -39,6 +40,7 @@ pub(crate) fn run() {
     door(&world);
     cache(&world);
     cipher();
+    audit::each(&world, chosen(audit::UNCOUNTED + TIMES));
 }
 
 /// Blobs from all over the cache, and a nonce that nobody else has.

@@ -38,4 +38,6 @@ counted! {
     cache_find
     seal
     open
+    audit_accept
+    audit_line
 }

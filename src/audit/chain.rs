@@ -1,10 +1,8 @@
 //! The chain: each line carries the hash of the line before, and its own.
 
 use std::fmt;
-use std::io::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
@@ -37,11 +35,10 @@ impl Keys {
         self.lines.is_some()
     }
 
-    /// The digest by which a ciphertext is recorded, in hex.
+    /// The digest by which a ciphertext is recorded.
     #[must_use]
-    pub fn digest(&self, ciphertext: &[u8]) -> String {
-        let mac = self.ciphertexts.clone().chain_update(ciphertext);
-        Hash(mac.finalize().into_bytes().into()).to_string()
+    pub fn digest(&self, ciphertext: &[u8]) -> Hash {
+        Hash(self.ciphertexts.clone().chain_update(ciphertext).finalize().into_bytes().into())
     }
 
     /// The hash of a line whose part before its own hash is `body`.
@@ -59,7 +56,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The hash of one line. Shown in hex.
+/// The hash of one line, or the digest of a ciphertext. Shown in hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash([u8; HASH_BYTES]);
 
@@ -82,15 +79,21 @@ impl Hash {
         }
         (text.len() == 2 * HASH_BYTES).then_some(Self(hash))
     }
+
+    /// In hex, as [`Hash::parse`] reads it.
+    pub(super) fn hex(&self) -> [u8; 2 * HASH_BYTES] {
+        let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+        let mut text = [0; 2 * HASH_BYTES];
+        for (digits, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *digits = [digit(byte >> 4), digit(byte & 15)];
+        }
+        text
+    }
 }
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 2 * HASH_BYTES];
-        for (digits, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
-            *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-        }
-        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -123,37 +126,43 @@ impl fmt::Display for Head {
 
 /// Where the next record is forged on.
 #[derive(Debug)]
-pub(super) struct Chain {
+pub struct Chain {
     keys: Keys,
     head: Head,
 }
 
 impl Chain {
-    pub(super) const fn new(keys: Keys, head: Head) -> Self {
+    /// Goes on after `head`.
+    #[must_use]
+    pub const fn new(keys: Keys, head: Head) -> Self {
         Self { keys, head }
     }
 
-    pub(super) const fn keys(&self) -> &Keys {
-        &self.keys
+    pub(super) const fn is_keyed(&self) -> bool {
+        self.keys.keyed()
     }
 
     pub(super) const fn head(&self) -> Head {
         self.head
     }
 
-    /// Appends `event` to `lines` as the next record:
-    /// `{"seq":…,"prev":"…",` the members of the event `,"hash":"…"}` and a line feed.
-    pub(super) fn append(&mut self, lines: &mut Vec<u8>, event: &impl Serialize) {
+    /// Appends the next record to `lines`:
+    /// `{"seq":…,"prev":"…"`, what `members` appends (each after a comma), `,"hash":"…"}` and a line feed.
+    pub fn append(&mut self, lines: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
         let start = lines.len();
         let seq = self.head.seq + 1;
-        // Neither writing to memory nor the JSON form of texts and numbers can fail.
-        let _ = write!(lines, r#"{{"seq":{seq},"prev":"{}","#, self.head.hash);
-        let brace = lines.len();
-        let _ = serde_json::to_writer(&mut *lines, event);
-        lines.remove(brace);
-        lines.pop();
+        lines.extend_from_slice(br#"{"seq":"#);
+        // Writing a number to memory cannot fail.
+        let _ = serde_json::to_writer(&mut *lines, &seq);
+        lines.extend_from_slice(br#","prev":""#);
+        lines.extend_from_slice(&self.head.hash.hex());
+        lines.push(b'"');
+        members(lines);
         let hash = self.keys.hash(&lines[start..]);
-        let _ = writeln!(lines, r#"{HASH_OPENS}{hash}{HASH_CLOSES}"#);
+        lines.extend_from_slice(HASH_OPENS.as_bytes());
+        lines.extend_from_slice(&hash.hex());
+        lines.extend_from_slice(HASH_CLOSES.as_bytes());
+        lines.push(b'\n');
         self.head = Head { seq, hash };
     }
 }
@@ -179,4 +188,3 @@ const CIPHERTEXTS: &[u8] = b"kmsproxy audit, ciphertexts, 1";
 const HASH_OPENS: &str = r#","hash":""#;
 const HASH_CLOSES: &str = r#""}"#;
 const HASH_BYTES: usize = 32;
-const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -4,7 +4,9 @@ use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::record::Accepted;
+use super::batch::Batch;
+use super::record::Words;
+use crate::clock::Moment;
 
 /// A list under a lock that is held for one push or one swap. Whoever pushes wakes the writer only where it sleeps, and a
 /// busy writer does not sleep but looks again a few milliseconds later: a hit pays for a push, and not for a system call.
@@ -17,7 +19,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    records: Vec<Accepted>,
+    batch: Batch,
     dropped: u64,
     asleep: bool,
     closing: bool,
@@ -33,12 +35,12 @@ impl Queue {
         Self { state: Mutex::default(), changed: Condvar::new(), capacity }
     }
 
-    pub(super) fn push(&self, record: Accepted) -> Result<(), Full> {
+    pub(super) fn push(&self, at: Moment, words: &Words) -> Result<(), Full> {
         let mut state = self.lock();
-        if state.records.len() >= self.capacity || state.closing || state.ended {
+        if state.batch.len() >= self.capacity || state.closing || state.ended {
             return Err(Full);
         }
-        state.records.push(record);
+        state.batch.add(at, words);
         if mem::take(&mut state.asleep) {
             drop(state);
             self.changed.notify_all();
@@ -53,16 +55,16 @@ impl Queue {
 
     /// Moves all there is into `batch`, which must be empty; where there is nothing, waits for the first, at most `span`.
     /// How many were lost since it was last called.
-    pub(super) fn take(&self, batch: &mut Vec<Accepted>, span: Duration) -> u64 {
+    pub(super) fn take(&self, batch: &mut Batch, span: Duration) -> u64 {
         let mut state = self.lock();
-        if state.records.is_empty() && !state.closing && !span.is_zero() {
+        if state.batch.is_empty() && !state.closing && !span.is_zero() {
             state.asleep = true;
             let idle = |state: &mut State| state.asleep && !state.closing;
             let waited = self.changed.wait_timeout_while(state, span, idle);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.asleep = false;
         }
-        mem::swap(&mut state.records, batch);
+        mem::swap(&mut state.batch, batch);
         mem::take(&mut state.dropped)
     }
 
@@ -72,7 +74,7 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().records.len()
+        self.lock().batch.len()
     }
 
     /// Takes no more, and waits until the writer has ended, at most `span`. Whether it has.

@@ -1,39 +1,35 @@
 //! What is recorded, and in which words.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use super::chain::Keys;
-use super::stamp::Stamp;
 use crate::claim::ListenerName;
-use crate::clock::Moment;
-use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId};
+use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId, RequestIdText};
 
-/// One answer or one refusal, before it is written. Holds the ciphertext, of which only a keyed digest is written; never
-/// a plaintext or a credential.
-#[derive(Clone, Debug)]
-pub struct Record {
+/// One answer or one refusal. Has the ciphertext, of which only a keyed digest is written; never a plaintext or a
+/// credential.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'r> {
     /// Who asked.
-    pub caller: Arc<str>,
+    pub caller: &'r str,
     /// Through which listener.
-    pub listener: ListenerName,
+    pub listener: &'r ListenerName,
     /// For what.
     pub action: Action,
     /// How the caller called the key, where it named one.
-    pub named: Option<KeyName>,
+    pub named: Option<&'r KeyName>,
     /// The key that the answer names.
-    pub key: Option<KeyId>,
+    pub key: Option<&'r KeyId>,
     /// Its version.
-    pub version: Option<KeyVersion>,
+    pub version: Option<&'r KeyVersion>,
     /// What was to be unwrapped.
-    pub ciphertext: Option<Ciphertext>,
+    pub ciphertext: Option<&'r Ciphertext>,
     /// How it ended.
     pub outcome: Outcome,
     /// What the caller knows the answer by.
-    pub request_id: Option<RequestId>,
+    pub request_id: Option<&'r RequestId>,
     /// What the KMS knows the call by that made the answer, or filled the cache entry that did.
-    pub kms_request_id: Option<RequestId>,
+    pub kms_request_id: Option<&'r RequestId>,
 }
 
 /// How a call ended.
@@ -70,6 +66,13 @@ impl Outcome {
         }
     }
 
+    const fn event(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refusal",
+            Self::Coalesced | Self::Encrypted | Self::Generated | Self::Hit | Self::Miss | Self::Passed => "answer",
+        }
+    }
+
     const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Refused(reason) => Some(reason),
@@ -78,48 +81,19 @@ impl Outcome {
     }
 }
 
-/// The members of a line between `prev` and `hash`: one of these.
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+/// What the log says of itself.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Event<'r> {
-    /// An answer.
-    Answer(Call<'r>),
-    /// A refusal.
-    Refusal(Call<'r>),
-    /// A writer begins: the first record of each file and of each run.
-    Opened {
-        #[serde(flatten)]
-        stamp: Stamp,
-        format: u32,
-        version: &'static str,
-        run: &'r str,
-        keyed: bool,
-        after: After,
-    },
-    /// A writer ends in an orderly way.
-    Closed {
-        #[serde(flatten)]
-        stamp: Stamp,
-        why: Why,
-    },
     /// Nothing new: says that the chain was whole so far.
-    Checkpoint {
-        #[serde(flatten)]
-        stamp: Stamp,
-    },
+    Checkpoint,
+    /// A writer ends in an orderly way.
+    Closed { why: Why },
     /// So many records were lost before this one, because the sink failed or the queue was full.
-    Gap {
-        #[serde(flatten)]
-        stamp: Stamp,
-        dropped: u64,
-    },
+    Gap { dropped: u64 },
+    /// A writer begins: the first record of each file and of each run.
+    Opened { run: &'r str, keyed: bool, after: After },
     /// So many refusals of one caller were only counted.
-    Suppressed {
-        #[serde(flatten)]
-        stamp: Stamp,
-        caller: &'r str,
-        refusals: u64,
-    },
+    Suppressed { caller: &'r str, refusals: u64 },
 }
 
 /// What stood before a writer's first record.
@@ -152,64 +126,122 @@ pub enum Why {
     Stop,
 }
 
-/// A record as it is written.
-#[derive(Serialize)]
-pub(super) struct Call<'r> {
-    #[serde(flatten)]
-    stamp: Stamp,
-    caller: &'r str,
-    listener: &'r str,
-    action: &'static str,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_version: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_named: Option<&'r str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ciphertext_digest: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kms_request_id: Option<String>,
+/// A record in the words it is written in, but for what only the writer knows: its number, the hashes, the time.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// What kind of record it is.
+    pub event: &'static str,
+    /// The other members, each after a comma.
+    pub members: Vec<u8>,
 }
 
-impl Record {
-    pub(super) fn event(&self, stamp: Stamp, keys: &Keys) -> Event<'_> {
-        let call = Call {
-            stamp,
-            caller: &self.caller,
-            listener: self.listener.as_str(),
-            action: self.action.name(),
-            outcome: self.outcome.word(),
-            reason: self.outcome.reason(),
-            key: self.key.as_ref().map(|key| cut(key.as_str())),
-            key_version: self.version.as_ref().map(|version| cut(version.as_str())),
-            key_named: self.named.as_ref().map(|name| cut(name.as_str())),
-            ciphertext_digest: self.ciphertext.as_ref().map(|ciphertext| keys.digest(ciphertext.bytes())),
-            request_id: self.request_id.as_ref().map(|id| cut(&id.text()).to_owned()),
-            kms_request_id: self.kms_request_id.as_ref().map(|id| cut(&id.text()).to_owned()),
-        };
-        match self.outcome {
-            Outcome::Refused(_) => Event::Refusal(call),
-            Outcome::Coalesced
-            | Outcome::Encrypted
-            | Outcome::Generated
-            | Outcome::Hit
-            | Outcome::Miss
-            | Outcome::Passed => Event::Answer(call),
+impl Record<'_> {
+    /// Puts it into `words`, in place of what they were. Not by `serde`, which is slow where members are flattened into others: this is on the way of
+    /// each hit.
+    pub fn put(&self, keys: &Keys, words: &mut Words) {
+        words.event = self.outcome.event();
+        words.members.clear();
+        words.text(r#","caller":""#, self.caller);
+        words.text(r#","listener":""#, self.listener.as_str());
+        words.plain(r#","action":""#, self.action.name().as_bytes());
+        words.plain(r#","outcome":""#, self.outcome.word().as_bytes());
+        if let Some(reason) = self.outcome.reason() {
+            words.plain(r#","reason":""#, reason.as_bytes());
+        }
+        if let Some(key) = self.key {
+            words.text(r#","key":""#, cut(key.as_str()));
+        }
+        if let Some(version) = self.version {
+            words.text(r#","key_version":""#, cut(version.as_str()));
+        }
+        if let Some(name) = self.named {
+            words.text(r#","key_named":""#, cut(name.as_str()));
+        }
+        if let Some(ciphertext) = self.ciphertext {
+            words.plain(r#","ciphertext_digest":""#, &keys.digest(ciphertext.bytes()).hex());
+        }
+        if let Some(id) = self.request_id {
+            words.id(r#","request_id":""#, id);
+        }
+        if let Some(id) = self.kms_request_id {
+            words.id(r#","kms_request_id":""#, id);
         }
     }
 }
 
-/// A record in the queue, and when it was accepted.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) at: Moment,
-    pub(super) record: Record,
+impl Event<'_> {
+    /// Puts it into words.
+    pub(super) fn words(&self) -> Words {
+        let of = |event| Words { event, members: Vec::new() };
+        match *self {
+            Self::Checkpoint => of("checkpoint"),
+            Self::Closed { why } => {
+                let mut words = of("closed");
+                words.value(r#","why":"#, &why);
+                words
+            }
+            Self::Gap { dropped } => {
+                let mut words = of("gap");
+                words.value(r#","dropped":"#, &dropped);
+                words
+            }
+            Self::Opened { run, keyed, after } => {
+                let mut words = of("opened");
+                words.value(r#","format":"#, &FORMAT);
+                words.text(r#","version":""#, env!("CARGO_PKG_VERSION"));
+                words.text(r#","run":""#, run);
+                words.value(r#","keyed":"#, &keyed);
+                words.value(r#","after":"#, &after);
+                words
+            }
+            Self::Suppressed { caller, refusals } => {
+                let mut words = of("suppressed");
+                words.text(r#","caller":""#, caller);
+                words.value(r#","refusals":"#, &refusals);
+                words
+            }
+        }
+    }
+}
+
+impl Words {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { event: "", members: Vec::new() }
+    }
+
+    /// Adds a member whose value may be anything; `name` with all that stands before the value.
+    fn value(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
+        self.members.extend_from_slice(name.as_bytes());
+        // Neither writing to memory nor the JSON form of texts and numbers can fail.
+        let _ = serde_json::to_writer(&mut self.members, value);
+    }
+
+    /// Adds a member that is a text; `name` up to the quote that opens it.
+    fn text(&mut self, name: &'static str, text: &str) {
+        // Looked at without a branch for each byte; nearly all are plain.
+        let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+        if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+            self.plain(name, text.as_bytes());
+        } else {
+            self.value(name.trim_end_matches('"'), text);
+        }
+    }
+
+    fn id(&mut self, name: &'static str, id: &RequestId) {
+        match id.text() {
+            RequestIdText::Other(text) => self.text(name, cut(text)),
+            RequestIdText::Uuid(text) => self.plain(name, &text),
+        }
+    }
+
+    /// Adds a member that is a text without anything that JSON escapes; `name` up to the quote that opens it.
+    fn plain(&mut self, name: &'static str, text: &[u8]) {
+        self.members.extend_from_slice(name.as_bytes());
+        self.members.extend_from_slice(text);
+        self.members.push(b'"');
+    }
 }
 
 /// What a caller or a KMS names is bounded only by what a request may hold.
@@ -222,5 +254,5 @@ fn cut(text: &str) -> &str {
 }
 
 /// The format that `opened` names.
-pub(super) const FORMAT: u32 = 1;
+const FORMAT: u32 = 1;
 const TEXT_BYTES_MAX: usize = 256;

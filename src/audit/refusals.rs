@@ -20,10 +20,13 @@ struct Tally {
 
 impl Refusals {
     /// Whether a refusal of `caller` at `now` is recorded: the first [`RECORDED_MAX`] of a second are, the others counted.
-    pub(super) fn admit(&self, caller: &Arc<str>, now: Moment) -> bool {
+    pub(super) fn admit(&self, caller: &str, now: Moment) -> bool {
         let mut all = self.lock();
         let fresh = || Tally { since: now, recorded: 0, suppressed: 0 };
-        let tally = all.entry(Arc::clone(caller)).or_insert_with(fresh);
+        let tally = match all.get_mut(caller) {
+            Some(tally) => tally,
+            None => all.entry(caller.into()).or_insert_with(fresh),
+        };
         if now.since(tally.since) >= WINDOW {
             (tally.since, tally.recorded) = (now, 0);
         }

@@ -2,33 +2,70 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 use super::verify::{Kind, Report, Verdict, Verifier};
 use super::*;
+
+mod format;
+
 use crate::claim::ListenerName;
 use crate::clock::{Manual, System};
-use crate::kms::{Action, Ciphertext, KeyId, KeyVersion, RequestId};
+use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId};
 
-fn record(caller: &str, outcome: Outcome) -> Record {
-    Record {
-        caller: caller.into(),
-        listener: ListenerName::new("ack"),
-        action: Action::Decrypt,
-        named: None,
-        key: Some(KeyId::new("key-1")),
-        version: Some(KeyVersion::new("v1")),
-        ciphertext: Some(Ciphertext::new(b"canary-ciphertext".to_vec())),
-        outcome,
-        request_id: Some(RequestId::new("OURS")),
-        kms_request_id: Some(RequestId::new("THEIRS")),
+/// What a record tells of, kept.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) caller: String,
+    pub(super) listener: ListenerName,
+    pub(super) action: Action,
+    pub(super) named: Option<KeyName>,
+    pub(super) key: Option<KeyId>,
+    pub(super) version: Option<KeyVersion>,
+    pub(super) ciphertext: Option<Ciphertext>,
+    pub(super) outcome: Outcome,
+    pub(super) request_id: Option<RequestId>,
+    pub(super) kms_request_id: Option<RequestId>,
+}
+
+impl Told {
+    pub(super) fn record(&self) -> Record<'_> {
+        Record {
+            caller: &self.caller,
+            listener: &self.listener,
+            action: self.action,
+            named: self.named.as_ref(),
+            key: self.key.as_ref(),
+            version: self.version.as_ref(),
+            ciphertext: self.ciphertext.as_ref(),
+            outcome: self.outcome,
+            request_id: self.request_id.as_ref(),
+            kms_request_id: self.kms_request_id.as_ref(),
+        }
     }
 }
 
-fn hit() -> Record {
-    record("plugin", Outcome::Hit)
+static HIT: LazyLock<Told> = LazyLock::new(|| Told {
+    caller: "plugin".to_owned(),
+    listener: ListenerName::new("ack"),
+    action: Action::Decrypt,
+    named: None,
+    key: Some(KeyId::new("key-1")),
+    version: Some(KeyVersion::new("v1")),
+    ciphertext: Some(Ciphertext::new(b"canary-ciphertext".to_vec())),
+    outcome: Outcome::Hit,
+    request_id: Some(RequestId::new("OURS")),
+    kms_request_id: Some(RequestId::new("THEIRS")),
+});
+
+fn hit() -> Record<'static> {
+    HIT.record()
+}
+
+fn refusal(caller: &'static str, reason: &'static str) -> Record<'static> {
+    Record { caller, outcome: Outcome::Refused(reason), ..hit() }
 }
 
 fn terms(destination: Destination, required: bool) -> Terms {
@@ -126,7 +163,7 @@ fn a_record_says_who_did_what_when_with_which_key_and_by_which_call_of_the_kms()
     let (sink, clock) = (Planted::default(), clock());
     let audit = sink.audit(true, &clock);
     let _ = audit.accept(hit).unwrap();
-    let _ = audit.accept(|| record("plugin", Outcome::Refused("key_disabled"))).unwrap();
+    let _ = audit.accept(|| refusal("plugin", "key_disabled")).unwrap();
     audit.close();
     let text = sink.text();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -330,9 +367,9 @@ fn refusals_in_a_loop_are_counted_and_leave_room_for_others() {
     let (sink, clock) = (Planted::default(), clock());
     let audit = sink.audit(true, &clock);
     for _ in 0..1000 {
-        audit.note(record("flood", Outcome::Refused("forbidden")));
+        audit.note(&refusal("flood", "forbidden"));
     }
-    audit.note(record("another", Outcome::Refused("forbidden")));
+    audit.note(&refusal("another", "forbidden"));
     let _ = audit.accept(hit).unwrap();
     audit.close();
     let text = sink.text();

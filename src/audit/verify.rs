@@ -277,17 +277,23 @@ mod tests {
 
     fn written(chain: &mut Chain, after: After, calls: usize, why: Why) -> Vec<Vec<u8>> {
         let time = "2026-01-02T03:04:05.000000Z";
-        let keyed = chain.keys().keyed();
-        let mut events = vec![json!({ "event": "opened", "time": time, "keyed": keyed, "after": after })];
+        let mut events = vec![json!({ "event": "opened", "time": time, "keyed": chain.is_keyed(), "after": after })];
         events.extend((0..calls).map(|n| json!({ "event": "answer", "time": time, "caller": format!("caller {n}") })));
         events.push(json!({ "event": "closed", "time": time, "why": why }));
         let line = |event| {
             let mut line = Vec::new();
-            chain.append(&mut line, event);
+            chain.append(&mut line, |line| members(event, line));
             line.pop();
             line
         };
         events.iter().map(line).collect()
+    }
+
+    /// The members of `event`, each after a comma.
+    fn members(event: &serde_json::Value, line: &mut Vec<u8>) {
+        let event = event.to_string();
+        line.push(b',');
+        line.extend_from_slice(&event.as_bytes()[1..event.len() - 1]);
     }
 
     fn plain() -> Keys {
@@ -361,7 +367,8 @@ mod tests {
 
         let mut replaced = whole.clone();
         let mut forged = Vec::new();
-        Chain::new(plain(), head(&whole[2])).append(&mut forged, &json!({ "event": "answer", "time": "never" }));
+        Chain::new(plain(), head(&whole[2]))
+            .append(&mut forged, |line| members(&json!({ "event": "answer", "time": "never" }), line));
         forged.pop();
         replaced[3] = forged;
         assert_eq!(found(&replaced), [(5, Some(5), Kind::Replaced)], "its own hash was made anew");

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::Shared;
+use super::batch::{Batch, Entry};
 use super::chain::{Chain, Head, Keys};
 use super::file::{Opened, Rest, Tail};
-use super::record::{Accepted, After, Event, FORMAT, Why};
+use super::record::{After, Event, Why};
 use super::sink::{Change, Sink};
 use super::stamp::{Clocks, micros};
 use crate::clock::Moment;
@@ -25,7 +25,7 @@ pub(super) struct Writer {
     chain: Chain,
     run: String,
     /// Taken from the queue, not yet lines.
-    batch: Vec<Accepted>,
+    batch: Batch,
     dropped: u64,
     /// Lines, of which the sink has taken the first so many bytes.
     lines: Vec<u8>,
@@ -64,7 +64,7 @@ impl Writer {
             sink,
             chain: Chain::new(keys, head),
             run: uuid::Uuid::new_v4().to_string(),
-            batch: Vec::new(),
+            batch: Batch::default(),
             dropped: 0,
             lines: lines.to_vec(),
             taken: 0,
@@ -151,8 +151,7 @@ impl Writer {
             match self.sink.changed() {
                 Change::None => return Ok(()),
                 Change::Moved => {
-                    let clocks = self.clocks();
-                    self.append(&Event::Closed { stamp: clocks.stamp(clocks.now), why: Why::Rotation });
+                    self.append(&mut self.clocks(), &Event::Closed { why: Why::Rotation });
                     self.leaving = Some(After::Rotation);
                 }
                 Change::Truncated => {
@@ -171,53 +170,43 @@ impl Writer {
     }
 
     fn begin(&mut self, after: After) {
-        let clocks = self.clocks();
         let run = mem::take(&mut self.run);
-        let version = env!("CARGO_PKG_VERSION");
-        let keyed = self.chain.keys().keyed();
-        self.append(&Event::Opened {
-            stamp: clocks.stamp(clocks.now),
-            format: FORMAT,
-            version,
-            run: &run,
-            keyed,
-            after,
-        });
+        let keyed = self.chain.is_keyed();
+        self.append(&mut self.clocks(), &Event::Opened { run: &run, keyed, after });
         self.run = run;
         self.news = Some("begun");
     }
 
     fn encode(&mut self) {
-        let clocks = self.clocks();
+        let mut clocks = self.clocks();
         let dropped = mem::take(&mut self.dropped);
         if dropped > 0 {
-            self.append(&Event::Gap { stamp: clocks.stamp(clocks.now), dropped });
+            self.append(&mut clocks, &Event::Gap { dropped });
         }
-        for Accepted { at, record } in mem::take(&mut self.batch) {
-            let event = record.event(clocks.stamp(at), self.chain.keys());
-            // Not `append`, which would borrow all of us.
-            self.chain.append(&mut self.lines, &event);
-            self.shared.meters.written.increment(1);
+        for entry in self.batch.iter() {
+            self.chain.append(&mut self.lines, |line| entry.write(&mut clocks, line));
         }
-        if clocks.now.since(self.tidied_at) >= TICK {
-            self.tidied_at = clocks.now;
-            self.count_refusals(&clocks);
-            self.check(&clocks);
+        self.shared.meters.written.increment(self.batch.len() as u64);
+        self.batch.clear();
+        if clocks.now().since(self.tidied_at) >= TICK {
+            self.tidied_at = clocks.now();
+            self.count_refusals(&mut clocks);
+            self.check(&mut clocks);
         }
     }
 
-    fn count_refusals(&mut self, clocks: &Clocks) {
+    fn count_refusals(&mut self, clocks: &mut Clocks) {
         for (caller, refusals) in self.shared.refusals.suppressed() {
-            self.append(&Event::Suppressed { stamp: clocks.stamp(clocks.now), caller: &caller, refusals });
+            self.append(clocks, &Event::Suppressed { caller: &caller, refusals });
         }
     }
 
     /// A checkpoint a minute after the last, where there was anything since.
-    fn check(&mut self, clocks: &Clocks) {
-        if self.chain.head() != self.checked && clocks.now.since(self.checked_at) >= CHECKPOINT {
-            self.append(&Event::Checkpoint { stamp: clocks.stamp(clocks.now) });
-            (self.checked, self.checked_at) = (self.chain.head(), clocks.now);
-            if clocks.now.since(self.told_at) >= ANCHOR {
+    fn check(&mut self, clocks: &mut Clocks) {
+        if self.chain.head() != self.checked && clocks.now().since(self.checked_at) >= CHECKPOINT {
+            self.append(clocks, &Event::Checkpoint);
+            (self.checked, self.checked_at) = (self.chain.head(), clocks.now());
+            if clocks.now().since(self.told_at) >= ANCHOR {
                 self.news = Some("goes on");
             }
         }
@@ -244,10 +233,10 @@ impl Writer {
 
     /// The last record says that it is the last.
     fn end(&mut self) {
-        let clocks = self.clocks();
+        let mut clocks = self.clocks();
         self.encode();
-        self.count_refusals(&clocks);
-        self.append(&Event::Closed { stamp: clocks.stamp(clocks.now), why: Why::Stop });
+        self.count_refusals(&mut clocks);
+        self.append(&mut clocks, &Event::Closed { why: Why::Stop });
         match self.flush().and_then(|()| self.sink.sync()) {
             Ok(()) => self.anchor("ended"),
             Err(error) => error!(%error, "the audit log could not be ended; its last records are lost"),
@@ -255,8 +244,10 @@ impl Writer {
         self.shared.meters.sequence.set(self.chain.head().seq as f64);
     }
 
-    fn append(&mut self, event: &impl Serialize) {
-        self.chain.append(&mut self.lines, event);
+    fn append(&mut self, clocks: &mut Clocks, event: &Event<'_>) {
+        let words = event.words();
+        let entry = Entry::new(clocks.now(), &words);
+        self.chain.append(&mut self.lines, |line| entry.write(clocks, line));
         self.shared.meters.written.increment(1);
     }
 
@@ -270,7 +261,7 @@ impl Writer {
             Ok(()) => false,
             // A full pipe fails only once it has been full for too long.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.shared.stalled(self.shared.clock.now()) || self.shared.failing.load(Ordering::Relaxed)
+                self.shared.stalled(|| self.shared.clock.now()) || self.shared.failing.load(Ordering::Relaxed)
             }
             Err(_) => true,
         };

@@ -40,10 +40,10 @@ impl<'p> Release<'p> {
         // Our own upkeep has no release.
         let caller = self.permit.holder.caller().ok_or_else(|| Fault::proxy(Kind::Forbidden))?;
         let record = || Record {
-            key: held.key().cloned(),
-            version: held.version().cloned(),
-            request_id: Some(held.answer.request_id.clone()),
-            kms_request_id: Some(held.source.clone()),
+            key: held.key(),
+            version: held.version(),
+            request_id: Some(&held.answer.request_id),
+            kms_request_id: Some(&held.source),
             ..self.permit.record(caller, outcome)
         };
         let receipt = self.audit.accept(record).map_err(|_| Fault::proxy(Kind::Unaudited))?;

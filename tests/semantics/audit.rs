@@ -83,7 +83,7 @@ async fn promise_12_every_answer_has_its_record_with_its_outcome_and_the_call_th
     let passed = scene.asked("a", Call::Decrypt(Decrypt { dry_run: true, ..odd })).await;
 
     let keys = Keys::of(Some(&Secret::copied(SECRET))).unwrap();
-    let digest = |blob: &[u8]| Value::from(keys.digest(blob));
+    let digest = |blob: &[u8]| Value::from(keys.digest(blob).to_string());
     let row = |who: &str, action: &str, outcome: &str, ours: &str, theirs: &str, digest: Value| {
         [who, action, outcome, ours, theirs, KEY, "1"].map(Value::from).into_iter().chain([digest]).collect::<Vec<_>>()
     };
