@@ -136,8 +136,8 @@ pub struct Words {
 }
 
 impl Record<'_> {
-    /// Puts it into `words`, in place of what they were. Not by `serde`, which is slow where members are flattened into others: this is on the way of
-    /// each hit.
+    /// Puts it into `words`, in place of what they were. Not by `serde`, which is slow where members are flattened into
+    /// others: this is on the way of each hit.
     pub fn put(&self, keys: &Keys, words: &mut Words) {
         words.event = self.outcome.event();
         words.members.clear();
