@@ -25,6 +25,7 @@ mod index;
 mod lot;
 mod parts;
 mod phase;
+mod round;
 
 pub use entry::{Closed, Entry};
 use fill::Told;
@@ -35,6 +36,7 @@ use index::Index;
 use lot::Lots;
 use parts::Parts;
 use phase::Phase;
+pub use round::Round;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -293,18 +295,11 @@ impl Cache {
         }
     }
 
-    /// Entries of `upstream` whose time to be asked about again has come at `now`, up to `most`, the longest due first; only
-    /// those that are served, for the others will be asked about when somebody wants them.
+    /// A round for entries of `upstream` whose time to be asked about again has come at `now`, up to `most`; only those that are
+    /// served, for the others will be asked about when somebody wants them.
     #[must_use]
-    pub fn due(&self, upstream: &str, now: Moment, most: usize) -> Vec<Arc<Entry>> {
-        let due = |entry: &Arc<Entry>| {
-            let scope = entry.scope();
-            now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
-        };
-        let mut due = self.entries(due);
-        due.sort_unstable_by_key(|entry| entry.refresh);
-        due.truncate(most);
-        due
+    pub fn round<'a>(&'a self, upstream: &'a str, now: Moment, most: usize) -> Round<'a> {
+        Round::new(self, upstream, now, most)
     }
 
     /// Lets go of what is too old at `now`, as far as it comes by it: of a small cache all. To be called every second.
@@ -319,8 +314,7 @@ impl Cache {
     }
 
     fn entries(&self, wanted: impl Fn(&Arc<Entry>) -> bool) -> Vec<Arc<Entry>> {
-        let parts = self.parts().all();
-        parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry).filter(wanted).collect()
+        self.index.shards().flat_map(|shard| self.index.of_shard(shard, &wanted).1).collect()
     }
 
     /// How long an entry lasts at most.
@@ -396,7 +390,7 @@ mod tests {
     const CAPACITY: u64 = 100;
 
     /// Keeps what the KMS answered for `blob`, for the first caller of a cache for two.
-    fn keep(cache: &Cache, ledger: &Ledger, blob: u32) -> Fingerprint {
+    pub(super) fn keep(cache: &Cache, ledger: &Ledger, blob: u32) -> Fingerprint {
         let ciphertext = Ciphertext::new(blob.to_be_bytes().to_vec());
         let call = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };
         let fingerprint = cache.fingerprint("kms", &CallerName::new("a"), &call);
@@ -416,7 +410,10 @@ mod tests {
     }
 
     fn kept() -> (Cache, Ledger) {
-        let config = Config { capacity: 2 * CAPACITY, ..Config::default() };
+        of_config(Config { capacity: 2 * CAPACITY, ..Config::default() })
+    }
+
+    pub(super) fn of_config(config: Config) -> (Cache, Ledger) {
         let clock = Arc::new(crate::clock::Manual::at(jiff::Timestamp::UNIX_EPOCH));
         let cache = Cache::new(&config, &[CallerName::new("a"), CallerName::new("b")]).unwrap();
         (cache, Ledger::new("kms", crate::lease::Terms::default(), clock))

@@ -1,5 +1,6 @@
 //! Where a hit finds its entry.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -94,6 +95,17 @@ impl Index {
             }
         }
         aged
+    }
+
+    /// To be looked through one after the other.
+    pub(super) fn shards(&self) -> Range<usize> {
+        0..self.shards.len()
+    }
+
+    /// How many there are in a shard, and those of them that are `wanted`.
+    pub(super) fn of_shard(&self, at: usize, wanted: impl Fn(&Arc<Entry>) -> bool) -> (usize, Vec<Arc<Entry>>) {
+        let shard = self.shards[at].read().unwrap_or_else(PoisonError::into_inner);
+        (shard.len(), shard.iter().filter(|entry| wanted(entry)).map(Arc::clone).collect())
     }
 
     pub(super) fn changes(&self) -> u64 {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
+
 use super::{Engine, Flown, Landed, Landing, Question};
 use crate::auth::CallerName;
 use crate::cache::{Entry, Fill, Fingerprint};
@@ -108,7 +110,11 @@ impl Engine {
 
     /// Asks for up to `most` entries again whose age is drawing to its end.
     pub async fn refresh(self: &Arc<Self>, most: usize) {
-        let due = self.parts.cache.due(self.parts.ledger.upstream(), self.parts.clock.now(), most);
+        let mut round = self.parts.cache.round(self.parts.ledger.upstream(), self.parts.clock.now(), most);
+        while round.step() {
+            yield_now().await;
+        }
+        let due = round.end();
         // A refusal of one, or silence, may have closed the others since.
         self.ask_again(due, Entry::fresh).await;
     }
