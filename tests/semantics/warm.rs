@@ -36,7 +36,7 @@ fn member(blob: usize) -> Member {
 /// A file of so many members.
 fn file(dir: &tempfile::TempDir, members: &[Member]) -> std::path::PathBuf {
     let file = dir.path().join("working-set");
-    working_set::write(&file, &members.iter().collect::<Vec<_>>()).unwrap();
+    working_set::write(&file, members.iter()).unwrap();
     file
 }
 
