@@ -122,7 +122,8 @@ impl Cache {
             None => mac.update(&[0]),
             Some(context) => absorb_context(&mut mac, context),
         }
-        Fingerprint { hash: mac.finalize().into_bytes().into() }
+        let hash: [u8; 32] = mac.finalize().into_bytes().into();
+        Fingerprint { hash: *hash.first_chunk().expect("16 of 32") }
     }
 
     /// Whether `share` has a part of its own.

@@ -117,7 +117,7 @@ impl Index {
     }
 
     fn shard(&self, fingerprint: &Fingerprint) -> &RwLock<HashTable<Arc<Entry>>> {
-        &self.shards[usize::from(fingerprint.hash[31]) % SHARDS]
+        &self.shards[usize::from(fingerprint.hash[15]) % SHARDS]
     }
 }
 
