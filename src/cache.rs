@@ -27,6 +27,7 @@ mod parts;
 mod phase;
 mod round;
 
+use entry::Body;
 pub use entry::{Closed, Entry};
 use fill::Told;
 pub use fill::{Fill, Filled};
@@ -148,7 +149,7 @@ impl Cache {
         let before = std::mem::replace(&mut *self.parts.write().unwrap_or_else(PoisonError::into_inner), fresh);
         // From here on nothing comes into the old parts; what came since it was walked is in the index alone, and goes.
         let parts = self.parts();
-        let kept = |entry: &Arc<Entry>| parts.has(entry.share()) && now < entry.expires;
+        let kept = |entry: &Entry| parts.has(entry.share()) && now < entry.expires;
         for entry in hottest.into_iter().filter(kept) {
             if let Some(part) = parts.of(entry.share()).filter(|_| self.holds(&entry)) {
                 part.insert(entry.fingerprint.slip(), entry);
@@ -172,7 +173,7 @@ impl Cache {
 
     /// The entry of `fingerprint`, whether or not it may be served.
     #[must_use]
-    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Arc<Entry>> {
+    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Entry> {
         let entry = self.index.get(fingerprint)?;
         if entry.told(now) {
             // For what it notes of it: that somebody wanted this one.
@@ -194,7 +195,7 @@ impl Cache {
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         let parts = self.parts();
         let dek = if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
-            let entry = Arc::new(Entry {
+            let body = Body {
                 fingerprint: fill.fingerprint,
                 lot: Mark::of(self.lots.of(&scope, fill.share, fill.call)),
                 told: AtomicU32::default(),
@@ -205,12 +206,12 @@ impl Cache {
                 source: fill.source.clone(),
                 asked: fill.asked,
                 refresh: phase.next(fill.asked.sent, age),
-                ciphertext: fill.call.ciphertext.bytes().into(),
-            });
-            if let Some(before) = self.index.put(Arc::clone(&entry)) {
+            };
+            let entry = Entry::new(body, fill.call.ciphertext.bytes());
+            if let Some(before) = self.index.put(entry.clone()) {
                 entry.dek.succeed(&before.dek);
             }
-            part.insert(fill.fingerprint.slip(), Arc::clone(&entry));
+            part.insert(fill.fingerprint.slip(), entry.clone());
             Told::Entry(entry)
         } else {
             Told::Alone(Arc::new(dek))
@@ -242,7 +243,7 @@ impl Cache {
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
     #[must_use]
-    pub fn hottest(&self) -> Vec<Arc<Entry>> {
+    pub fn hottest(&self) -> Vec<Entry> {
         let entries = self.entries(|_| true).into_iter();
         let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
         stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
@@ -251,22 +252,22 @@ impl Cache {
 
     /// Entries of `upstream` that `wanted` wants, served or not. Walks the whole cache.
     #[must_use]
-    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         self.entries(|entry| entry.scope().upstream() == upstream && wanted(entry))
     }
 
     /// Whether `entry` is still here, and no other in its place.
     #[must_use]
-    pub fn holds(&self, entry: &Arc<Entry>) -> bool {
-        self.index.get(&entry.fingerprint).is_some_and(|held| Arc::ptr_eq(&held, entry))
+    pub fn holds(&self, entry: &Entry) -> bool {
+        self.index.get(&entry.fingerprint).is_some_and(|held| held.is(entry))
     }
 
     /// Lets go of `entries`, but not of others that have taken their places.
-    pub fn discard(&self, entries: &[Arc<Entry>]) {
+    pub fn discard(&self, entries: &[Entry]) {
         for entry in entries {
             if let Some(part) = self.parts().of(entry.share()) {
                 part.entry(entry.fingerprint.slip()).and_compute_with(|held| match held {
-                    Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
+                    Some(held) if held.value().is(entry) => Op::Remove,
                     Some(_) | None => Op::Nop,
                 });
             }
@@ -314,7 +315,7 @@ impl Cache {
         self.failures.run_pending_tasks();
     }
 
-    fn entries(&self, wanted: impl Fn(&Arc<Entry>) -> bool) -> Vec<Arc<Entry>> {
+    fn entries(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         self.index.shards().flat_map(|shard| self.index.of_shard(shard, &wanted).1).collect()
     }
 
@@ -439,7 +440,7 @@ mod tests {
         keep(&cache, &ledger, 1);
         cache.sweep(ledger.ask().sent);
         let after = cache.index.get(&first).unwrap();
-        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(!before.is(&after));
         assert_eq!(cache.len(), 1);
     }
 

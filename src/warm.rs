@@ -362,7 +362,7 @@ impl Keeper {
     }
 
     /// Leaves each of `left` once, and only those that are not among `cached`.
-    fn retain_distinct(&self, left: &mut Vec<Member>, cached: &[Arc<Entry>]) {
+    fn retain_distinct(&self, left: &mut Vec<Member>, cached: &[Entry]) {
         let mut missing: HashSet<_> = left.iter().map(|member| fingerprint(&self.cache, member)).collect();
         for entry in cached.iter().take_while(|_| !left.is_empty()) {
             missing.remove(&entry.fingerprint());
@@ -373,7 +373,7 @@ impl Keeper {
     /// What is cached of those that are `wanted`, the most lately asked for first.
     fn cached(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Member> {
         let entries = self.cache.hottest().into_iter().filter(move |entry| wanted(entry));
-        entries.map(|entry: Arc<Entry>| member(&entry))
+        entries.map(|entry: Entry| member(&entry))
     }
 
     fn upstreams(&self) -> MutexGuard<'_, Upstreams> {

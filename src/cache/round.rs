@@ -1,7 +1,6 @@
 //! A look at every entry for those that are due.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::{Cache, Entry};
 use crate::clock::Moment;
@@ -15,7 +14,7 @@ pub struct Round<'a> {
     now: Moment,
     most: usize,
     left: Range<usize>,
-    due: Vec<Arc<Entry>>,
+    due: Vec<Entry>,
 }
 
 impl<'a> Round<'a> {
@@ -46,7 +45,7 @@ impl<'a> Round<'a> {
 
     /// What it has found, the longest due first.
     #[must_use]
-    pub fn end(mut self) -> Vec<Arc<Entry>> {
+    pub fn end(mut self) -> Vec<Entry> {
         self.choose();
         self.due
     }

@@ -17,7 +17,7 @@ use crate::sync::PoisonError;
 /// Why a flight is launched.
 pub(super) enum Purpose {
     /// The entry is getting old: ask although it is still served, unless it is purged meanwhile.
-    Refresh(Arc<Entry>),
+    Refresh(Entry),
     /// Somebody may want the answer, for as long as this says so.
     Warm(Box<dyn Fn() -> bool + Send + Sync>),
     /// Somebody wants the answer.
@@ -50,7 +50,7 @@ impl Engine {
             // Whoever looked before an earlier flight landed, and boarded after, finds its answer here. What does not open is no
             // answer: it would shut out whoever asks until it is too old.
             if let Some(entry) = before.as_ref().filter(|entry| entry.opens(now)) {
-                return Ok(Landed::Kept(Arc::clone(entry)));
+                return Ok(Landed::Kept(entry.clone()));
             }
             if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {
                 return Err(fault);
@@ -129,7 +129,7 @@ impl Engine {
         (count, async move { engine.ask_again(all, |_, _| true).await })
     }
 
-    async fn ask_again(self: &Arc<Self>, entries: Vec<Arc<Entry>>, worth: fn(&Entry, crate::clock::Moment) -> bool) {
+    async fn ask_again(self: &Arc<Self>, entries: Vec<Entry>, worth: fn(&Entry, crate::clock::Moment) -> bool) {
         for entry in entries {
             if !worth(&entry, self.parts.clock.now()) {
                 continue;
