@@ -25,7 +25,9 @@ mod index;
 mod lot;
 mod parts;
 mod phase;
+mod round;
 
+use entry::Body;
 pub use entry::{Closed, Entry};
 use fill::Told;
 pub use fill::{Fill, Filled};
@@ -35,6 +37,7 @@ use index::Index;
 use lot::Lots;
 use parts::Parts;
 use phase::Phase;
+pub use round::Round;
 
 /// The `[cache]` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -123,7 +126,8 @@ impl Cache {
             None => mac.update(&[0]),
             Some(context) => absorb_context(&mut mac, context),
         }
-        Fingerprint { hash: mac.finalize().into_bytes().into() }
+        let hash: [u8; 32] = mac.finalize().into_bytes().into();
+        Fingerprint { hash: *hash.first_chunk().expect("16 of 32") }
     }
 
     /// Whether `share` has a part of its own.
@@ -148,7 +152,7 @@ impl Cache {
         let before = std::mem::replace(&mut *self.parts.write().unwrap_or_else(PoisonError::into_inner), fresh);
         // From here on nothing comes into the old parts; what came since it was walked is in the index alone, and goes.
         let parts = self.parts();
-        let kept = |entry: &Arc<Entry>| parts.has(entry.share()) && now < entry.expires;
+        let kept = |entry: &Entry| parts.has(entry.share()) && now < entry.expires;
         for entry in hottest.into_iter().filter(kept) {
             if let Some(part) = parts.of(entry.share()).filter(|_| self.holds(&entry)) {
                 part.insert(entry.fingerprint.slip(), entry);
@@ -172,7 +176,7 @@ impl Cache {
 
     /// The entry of `fingerprint`, whether or not it may be served.
     #[must_use]
-    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Arc<Entry>> {
+    pub fn find(&self, _: &Permit, fingerprint: &Fingerprint, now: Moment) -> Option<Entry> {
         let entry = self.index.get(fingerprint)?;
         if entry.told(now, self.spacing.load(Ordering::Relaxed)) {
             // For what it notes of it: that somebody wanted this one.
@@ -194,7 +198,7 @@ impl Cache {
         let age = if scope.renewable() { self.max_age } else { ledger.terms().duration.min(self.max_age) };
         let parts = self.parts();
         let dek = if let Some((sealed, part)) = sealed.zip(parts.of(fill.share)) {
-            let entry = Arc::new(Entry {
+            let body = Body {
                 fingerprint: fill.fingerprint,
                 lot: Mark::of(self.lots.of(&scope, fill.share, fill.call)),
                 told: AtomicU32::default(),
@@ -205,12 +209,12 @@ impl Cache {
                 source: fill.source.clone(),
                 asked: fill.asked,
                 refresh: phase.next(fill.asked.sent, age),
-                ciphertext: fill.call.ciphertext.bytes().into(),
-            });
-            if let Some(before) = self.index.put(Arc::clone(&entry)) {
+            };
+            let entry = Entry::new(body, fill.call.ciphertext.bytes());
+            if let Some(before) = self.index.put(entry.clone()) {
                 entry.dek.succeed(&before.dek);
             }
-            part.insert(fill.fingerprint.slip(), Arc::clone(&entry));
+            part.insert(fill.fingerprint.slip(), entry.clone());
             Told::Entry(entry)
         } else {
             Told::Alone(Arc::new(dek))
@@ -242,7 +246,7 @@ impl Cache {
 
     /// All entries, served or not, the one that was last asked for first. Walks the whole cache.
     #[must_use]
-    pub fn hottest(&self) -> Vec<Arc<Entry>> {
+    pub fn hottest(&self) -> Vec<Entry> {
         let entries = self.entries(|_| true).into_iter();
         let mut stamped: Vec<_> = entries.map(|entry| (entry.dek().last_asked(), entry)).collect();
         stamped.sort_by_key(|(asked, _)| std::cmp::Reverse(*asked));
@@ -251,22 +255,22 @@ impl Cache {
 
     /// Entries of `upstream` that `wanted` wants, served or not. Walks the whole cache.
     #[must_use]
-    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+    pub fn those(&self, upstream: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         self.entries(|entry| entry.scope().upstream() == upstream && wanted(entry))
     }
 
     /// Whether `entry` is still here, and no other in its place.
     #[must_use]
-    pub fn holds(&self, entry: &Arc<Entry>) -> bool {
-        self.index.get(&entry.fingerprint).is_some_and(|held| Arc::ptr_eq(&held, entry))
+    pub fn holds(&self, entry: &Entry) -> bool {
+        self.index.get(&entry.fingerprint).is_some_and(|held| held.is(entry))
     }
 
     /// Lets go of `entries`, but not of others that have taken their places.
-    pub fn discard(&self, entries: &[Arc<Entry>]) {
+    pub fn discard(&self, entries: &[Entry]) {
         for entry in entries {
             if let Some(part) = self.parts().of(entry.share()) {
                 part.entry(entry.fingerprint.slip()).and_compute_with(|held| match held {
-                    Some(held) if Arc::ptr_eq(held.value(), entry) => Op::Remove,
+                    Some(held) if held.value().is(entry) => Op::Remove,
                     Some(_) | None => Op::Nop,
                 });
             }
@@ -296,18 +300,11 @@ impl Cache {
         }
     }
 
-    /// Entries of `upstream` whose time to be asked about again has come at `now`, up to `most`, the longest due first; only
-    /// those that are served, for the others will be asked about when somebody wants them.
+    /// A round for entries of `upstream` whose time to be asked about again has come at `now`, up to `most`; only those that are
+    /// served, for the others will be asked about when somebody wants them.
     #[must_use]
-    pub fn due(&self, upstream: &str, now: Moment, most: usize) -> Vec<Arc<Entry>> {
-        let due = |entry: &Arc<Entry>| {
-            let scope = entry.scope();
-            now >= entry.refresh && scope.upstream() == upstream && scope.renewable() && entry.fresh(now)
-        };
-        let mut due = self.entries(due);
-        due.sort_unstable_by_key(|entry| entry.refresh);
-        due.truncate(most);
-        due
+    pub fn round<'a>(&'a self, upstream: &'a str, now: Moment, most: usize) -> Round<'a> {
+        Round::new(self, upstream, now, most)
     }
 
     /// Lets go of what is too old at `now`, as far as it comes by it: of a small cache all. To be called every second.
@@ -322,9 +319,8 @@ impl Cache {
         self.failures.run_pending_tasks();
     }
 
-    fn entries(&self, wanted: impl Fn(&Arc<Entry>) -> bool) -> Vec<Arc<Entry>> {
-        let parts = self.parts().all();
-        parts.iter().flat_map(moka::sync::Cache::iter).map(|(_, entry)| entry).filter(wanted).collect()
+    fn entries(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        self.index.shards().flat_map(|shard| self.index.of_shard(shard, &wanted).1).collect()
     }
 
     /// How long an entry lasts at most.
@@ -410,7 +406,7 @@ mod tests {
     const CAPACITY: u64 = 100;
 
     /// Keeps what the KMS answered for `blob`, for the first caller of a cache for two.
-    fn keep(cache: &Cache, ledger: &Ledger, blob: u32) -> Fingerprint {
+    pub(super) fn keep(cache: &Cache, ledger: &Ledger, blob: u32) -> Fingerprint {
         let ciphertext = Ciphertext::new(blob.to_be_bytes().to_vec());
         let call = Decrypt { ciphertext, key: None, context: None, dry_run: false, extra: Extra::default() };
         let fingerprint = cache.fingerprint("kms", &CallerName::new("a"), &call);
@@ -430,7 +426,10 @@ mod tests {
     }
 
     fn kept() -> (Cache, Ledger) {
-        let config = Config { capacity: 2 * CAPACITY, ..Config::default() };
+        of_config(Config { capacity: 2 * CAPACITY, ..Config::default() })
+    }
+
+    pub(super) fn of_config(config: Config) -> (Cache, Ledger) {
         let clock = Arc::new(crate::clock::Manual::at(jiff::Timestamp::UNIX_EPOCH));
         let cache = Cache::new(&config, &[CallerName::new("a"), CallerName::new("b")]).unwrap();
         (cache, Ledger::new("kms", crate::lease::Terms::default(), clock))
@@ -455,7 +454,7 @@ mod tests {
         keep(&cache, &ledger, 1);
         cache.sweep(ledger.ask().sent);
         let after = cache.index.get(&first).unwrap();
-        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(!before.is(&after));
         assert_eq!(cache.len(), 1);
     }
 

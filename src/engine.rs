@@ -114,7 +114,7 @@ enum Landed {
     /// The KMS answered.
     Fresh { filled: Filled, held: Arc<Held> },
     /// Another flight had filled the cache just before this one left.
-    Kept(Arc<Entry>),
+    Kept(Entry),
 }
 
 /// A Decrypt, and for whom its answer is kept.

@@ -1,6 +1,7 @@
 //! Warm when the storm comes: a daemon that starts unwraps again what the one before it had unwrapped, in parallel, behind
 //! everything that anybody asks for; and keeps the file up to date from which it, or the next one, begins.
 
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -353,25 +354,39 @@ impl Keeper {
         // Before the cache, so that nothing is in neither: what moves from one to the other meanwhile is in both.
         let mut left: Vec<Member> = self.warm_ups().iter().flat_map(|warm_up| warm_up.left()).collect();
         left.extend_from_slice(&self.upstreams().absent);
-        let members: Vec<_> = self.cached(|_| true).chain(left).collect();
-        let mut seen = HashSet::new();
-        let distinct: Vec<_> = members.iter().filter(|member| seen.insert(fingerprint(&self.cache, member))).collect();
-        working_set::write(&self.path, &distinct)
+        let cached = self.cache.hottest();
+        self.retain_distinct(&mut left, &cached);
+        // Each is made when it is written, and is gone before the next: there may be a million.
+        let cached = cached.iter().map(|entry| Cow::Owned(member(entry)));
+        working_set::write(&self.path, cached.chain(left.iter().map(Cow::Borrowed)))
+    }
+
+    /// Leaves each of `left` once, and only those that are not among `cached`.
+    fn retain_distinct(&self, left: &mut Vec<Member>, cached: &[Entry]) {
+        let mut missing: HashSet<_> = left.iter().map(|member| fingerprint(&self.cache, member)).collect();
+        for entry in cached.iter().take_while(|_| !left.is_empty()) {
+            missing.remove(&entry.fingerprint());
+        }
+        left.retain(|member| missing.remove(&fingerprint(&self.cache, member)));
     }
 
     /// What is cached of those that are `wanted`, the most lately asked for first.
     fn cached(&self, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = Member> {
         let entries = self.cache.hottest().into_iter().filter(move |entry| wanted(entry));
-        entries.map(|entry: Arc<Entry>| Member {
-            upstream: entry.scope().upstream().to_owned(),
-            share: entry.share().clone(),
-            key: entry.key().clone(),
-            call: entry.call(),
-        })
+        entries.map(|entry: Entry| member(&entry))
     }
 
     fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
         self.upstreams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn member(entry: &Entry) -> Member {
+    Member {
+        upstream: entry.scope().upstream().to_owned(),
+        share: entry.share().clone(),
+        key: entry.key().clone(),
+        call: entry.call(),
     }
 }
 

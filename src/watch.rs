@@ -136,7 +136,8 @@ pub async fn sweep(cache: Arc<Cache>, clock: Arc<dyn Clock>, stop: CancellationT
 }
 
 async fn refresh(engine: Arc<Engine>, stop: CancellationToken) {
-    // Looking for what is due walks the whole cache, so not too often; and often enough to spread the load.
+    // Looking for what is due goes through the whole cache, so not too often; and often enough to spread the load. Each round sees
+    // every entry, so none is asked about later than nine tenths of its age and one tick, and what the round itself takes.
     let mut ticks = interval((engine.max_age() / 200).clamp(REFRESH_MIN, REFRESH_MAX));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

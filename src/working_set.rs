@@ -4,6 +4,7 @@
 //! JSON lines: a head with the form's version and the number of members; the members; the SHA-256 of all before. Whatever
 //! is not wholly so is refused, and the daemon starts cold: it is never a reason not to start.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
@@ -115,16 +116,17 @@ fn parse(text: &str) -> Result<Vec<Member>, Refused> {
 }
 
 /// Puts `members` in place of what was in the file, as many of the first as there is room for; returns how many. After an
-/// error the file is as it was.
+/// error the file is as it was. Goes over them twice, for the head tells how many there are, and so keeps none of them.
 ///
 /// # Errors
 /// What the system says.
-pub fn write(path: &Path, members: &[&Member]) -> io::Result<usize> {
-    let lines: Vec<String> = lines(members);
+pub fn write<M: Borrow<Member>>(path: &Path, members: impl Iterator<Item = M> + Clone) -> io::Result<usize> {
+    let lines = members.filter_map(|member| serde_json::to_string(&Line::of(member.borrow())).ok());
+    let count = room_for(lines.clone());
     replace(path, FILE_MODE, |out| {
         let mut digest = Sha256::new();
-        let head = serde_json::to_string(&Head { kmsproxy_working_set: VERSION, members: lines.len() })?;
-        for line in std::iter::once(&head).chain(&lines) {
+        let head = serde_json::to_string(&Head { kmsproxy_working_set: VERSION, members: count })?;
+        for line in std::iter::once(head).chain(lines.take(count)) {
             for part in [line.as_bytes(), b"\n"] {
                 digest.update(part);
                 out.write_all(part)?;
@@ -132,19 +134,18 @@ pub fn write(path: &Path, members: &[&Member]) -> io::Result<usize> {
         }
         writeln!(out, "{}", serde_json::to_string(&Foot { sha256: base64_text(&digest.finalize()) })?)
     })?;
-    Ok(lines.len())
+    Ok(count)
 }
 
-fn lines(members: &[&Member]) -> Vec<String> {
+/// How many of the first there is room for.
+fn room_for(lines: impl Iterator<Item = String>) -> usize {
     let mut room = FILE_BYTES_MAX - FRAME_BYTES;
-    let written = members.iter().filter_map(|member| serde_json::to_string(&Line::of(member)).ok());
-    written
-        .take_while(|line| {
-            let left = room.checked_sub(line.len() as u64 + 1);
-            room = left.unwrap_or(0);
-            left.is_some()
-        })
-        .collect()
+    let fits = |line: &String| {
+        let left = room.checked_sub(line.len() as u64 + 1);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    lines.take_while(fits).count()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -235,6 +236,7 @@ const FRAME_BYTES: u64 = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -260,7 +262,7 @@ mod tests {
     /// The first `count`.
     fn put(path: &Path, count: usize) -> usize {
         let members = members();
-        write(path, &members.iter().take(count).collect::<Vec<_>>()).unwrap()
+        write(path, members.iter().take(count)).unwrap()
     }
 
     fn saved() -> (tempfile::TempDir, PathBuf) {
@@ -278,6 +280,45 @@ mod tests {
         assert_eq!(put(&path, 2), 2);
         assert_eq!(read(&path).unwrap(), members()[..2]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    /// Tells how many of it there are at a time.
+    struct Counted<'a>(Member, &'a Cell<[u32; 2]>);
+
+    impl<'a> Counted<'a> {
+        fn new(member: Member, count: &'a Cell<[u32; 2]>) -> Self {
+            let [now, most] = count.get();
+            count.set([now + 1, most.max(now + 1)]);
+            Self(member, count)
+        }
+    }
+
+    impl Borrow<Member> for Counted<'_> {
+        fn borrow(&self) -> &Member {
+            &self.0
+        }
+    }
+
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            let [now, most] = self.1.get();
+            self.1.set([now - 1, most]);
+        }
+    }
+
+    #[test]
+    fn however_many_there_are_one_at_a_time_is_in_memory() {
+        let (_dir, path) = saved();
+        let count = Cell::default();
+        assert_eq!(write(&path, (0..50).map(|number| Counted::new(member(number), &count))).unwrap(), 50);
+        assert_eq!(count.get(), [0, 1]);
+        assert_eq!(read(&path).unwrap().len(), 50);
+    }
+
+    #[test]
+    fn as_many_of_the_first_are_written_as_there_is_room_for() {
+        let mebibytes = (0..300).map(|number| "x".repeat(if number < 200 { 1 << 20 } else { 1 }));
+        assert_eq!(room_for(mebibytes), 127);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! One sealed DEK.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use triomphe::ThinArc;
 
 use super::Fingerprint;
 use super::lot::Lot;
@@ -15,13 +18,19 @@ use crate::ledger::{Dek, Mark, Scope};
 use crate::policy::{Held, Release};
 use crate::seal::Sealed;
 
-/// One sealed DEK.
+/// One sealed DEK. Its clones are the same entry.
 ///
-/// In this order in memory, and with no more than the ciphertext elsewhere: a hit reads the first three lines, and of one
-/// that was not asked for lately each line is waited for.
+/// One piece of memory, with no count of weak references and no pointer from one half to the other: there may be a million.
+#[derive(Clone, Debug)]
+pub struct Entry(ThinArc<Body, u8>);
+
+/// What an entry is, but for the ciphertext that it answers, which lies behind.
+///
+/// In this order in memory: a hit reads the first three lines, and of an entry that was not asked for lately each line is
+/// waited for.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Entry {
+pub struct Body {
     pub(super) fingerprint: Fingerprint,
     pub(super) lot: Mark<Arc<Lot>>,
     /// The second, since boot and counted from 1, in which moka last heard of a hit; 0 before the first.
@@ -34,7 +43,14 @@ pub struct Entry {
     pub(super) source: RequestId,
     pub(super) asked: Asked,
     pub(super) refresh: Moment,
-    pub(super) ciphertext: Box<[u8]>,
+}
+
+impl Deref for Entry {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.0.header.header
+    }
 }
 
 /// Why an entry was not served.
@@ -47,6 +63,15 @@ pub enum Closed {
 }
 
 impl Entry {
+    pub(super) fn new(body: Body, ciphertext: &[u8]) -> Self {
+        Self(ThinArc::from_header_and_slice(body, ciphertext))
+    }
+
+    /// Whether it is this very one, and not another of the same call.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq::<Body>(&**self, &**other)
+    }
+
     /// The key that made it.
     #[must_use]
     pub fn key(&self) -> &KeyId {
@@ -61,7 +86,7 @@ impl Entry {
 
     /// The DEK.
     #[must_use]
-    pub const fn dek(&self) -> &Dek {
+    pub fn dek(&self) -> &Dek {
         &self.dek
     }
 
@@ -79,14 +104,15 @@ impl Entry {
 
     /// The ciphertext that it answers.
     #[must_use]
-    pub const fn ciphertext(&self) -> &[u8] {
-        &self.ciphertext
+    pub fn ciphertext(&self) -> &[u8] {
+        &self.0.slice
     }
 
     /// The call that it answers.
     #[must_use]
     pub fn call(&self) -> Decrypt {
-        let (ciphertext, Lot { named, context, .. }) = (Ciphertext::new(self.ciphertext.to_vec()), &**self.lot.held());
+        let (ciphertext, Lot { named, context, .. }) =
+            (Ciphertext::new(self.ciphertext().to_vec()), &**self.lot.held());
         // Calls that are kept have no other parts.
         let (dry_run, extra) = (false, Extra::default());
         Decrypt { ciphertext, key: named.clone(), context: context.clone(), dry_run, extra }
@@ -94,13 +120,13 @@ impl Entry {
 
     /// When the question was sent that it is the answer to.
     #[must_use]
-    pub const fn asked(&self) -> Asked {
+    pub fn asked(&self) -> Asked {
         self.asked
     }
 
     /// When it is too old.
     #[must_use]
-    pub const fn expires(&self) -> Moment {
+    pub fn expires(&self) -> Moment {
         self.expires
     }
 
@@ -120,13 +146,13 @@ impl Entry {
 
     /// What it takes in memory, about, in started KiB.
     pub(super) fn kibibytes(&self) -> u32 {
-        let bytes = ENTRY_BYTES + self.sealed.size() + self.ciphertext.len() + self.lot.held().size();
+        let bytes = ENTRY_BYTES + self.sealed.size() + self.ciphertext().len() + self.lot.held().size();
         u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
     }
 
     /// What it is filed under.
     #[must_use]
-    pub const fn fingerprint(&self) -> Fingerprint {
+    pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
@@ -166,17 +192,19 @@ impl Entry {
 }
 
 /// An entry without what it holds, and its places in the index and in moka's tables.
-const ENTRY_BYTES: usize = 580;
+const ENTRY_BYTES: usize = 480;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_a_hit_reads_lies_in_the_first_three_lines() {
-        let counts = 2 * size_of::<usize>();
-        let read = std::mem::offset_of!(Entry, source) + size_of::<RequestId>();
-        assert!(counts + read <= 3 * 64, "{read}");
-        assert!(counts + size_of::<Entry>() <= 224, "{}", size_of::<Entry>());
+    fn what_a_hit_reads_lies_in_the_first_three_lines_and_the_rest_is_not_much() {
+        let count = size_of::<usize>();
+        let read = std::mem::offset_of!(Body, source) + size_of::<RequestId>();
+        assert!(count + read <= 3 * 64, "{read}");
+        // With the length of the ciphertext.
+        let whole = count + size_of::<Body>() + size_of::<usize>();
+        assert!(whole <= 184, "{whole}");
     }
 }

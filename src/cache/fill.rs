@@ -44,5 +44,5 @@ pub struct Filled {
 pub(super) enum Told {
     /// Where there was no room to keep it.
     Alone(Arc<Dek>),
-    Entry(Arc<Entry>),
+    Entry(Entry),
 }

@@ -9,9 +9,12 @@ use crate::kms::Context;
 
 /// A keyed hash over everything an answer depends on. The key is random and dies with the process, so a fingerprint
 /// names nothing outside it.
+///
+/// 128 bits of it. Whoever would find two calls of one fingerprint has nothing to search by without the key, and by chance
+/// two of a million calls have the same with a probability of one in 10²⁶.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
-    pub(super) hash: [u8; 32],
+    pub(super) hash: [u8; 16],
 }
 
 /// A part of a fingerprint that is as good as a hash of it.

@@ -1,7 +1,8 @@
 //! Where a hit finds its entry.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
@@ -17,7 +18,7 @@ use crate::clock::Moment;
 /// it may be served it says itself, with its scope, as ever.
 #[derive(Debug)]
 pub(super) struct Index {
-    shards: Box<[RwLock<HashTable<Arc<Entry>>>]>,
+    shards: Box<[RwLock<HashTable<Entry>>]>,
     /// Entries that came, and not in the place of another, or went.
     changes: AtomicU64,
     /// The shard that is looked through next.
@@ -30,16 +31,16 @@ impl Index {
         Self { shards, changes: AtomicU64::default(), next: AtomicUsize::default() }
     }
 
-    pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Entry> {
         let shard = self.shard(fingerprint).read().unwrap_or_else(PoisonError::into_inner);
-        shard.find(fingerprint.slip().0, |entry| entry.fingerprint == *fingerprint).map(Arc::clone)
+        shard.find(fingerprint.slip().0, |entry| entry.fingerprint == *fingerprint).cloned()
     }
 
     /// Takes `entry` in, in the place of another of its fingerprint, which is returned. To be called before moka is given it,
     /// whose listener may let it go at once.
-    pub(super) fn put(&self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    pub(super) fn put(&self, entry: Entry) -> Option<Entry> {
         let fingerprint = entry.fingerprint;
-        let same = |other: &Arc<Entry>| other.fingerprint == fingerprint;
+        let same = |other: &Entry| other.fingerprint == fingerprint;
         let mut shard = self.shard(&fingerprint).write().unwrap_or_else(PoisonError::into_inner);
         let replaced = match shard.entry(fingerprint.slip().0, same, rehash) {
             Slot::Occupied(mut slot) => Some(std::mem::replace(slot.get_mut(), entry)),
@@ -57,9 +58,9 @@ impl Index {
     }
 
     /// Lets `entry` go, unless another has taken its place.
-    pub(super) fn remove(&self, entry: &Arc<Entry>) {
+    pub(super) fn remove(&self, entry: &Entry) {
         let mut shard = self.shard(&entry.fingerprint).write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(slot) = shard.find_entry(entry.fingerprint.slip().0, |other| Arc::ptr_eq(other, entry)) {
+        if let Ok(slot) = shard.find_entry(entry.fingerprint.slip().0, |other| other.is(entry)) {
             drop(slot.remove());
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
@@ -69,7 +70,7 @@ impl Index {
     }
 
     /// Lets go of all that `kept` does not name. One shard at a time.
-    pub(super) fn retain(&self, kept: impl Fn(&Arc<Entry>) -> bool) {
+    pub(super) fn retain(&self, kept: impl Fn(&Entry) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
@@ -82,18 +83,29 @@ impl Index {
 
     /// Entries whose age has ended at `now`. Looks at no more than some shards at a time, and at all of a small cache: of
     /// 65,536 entries at least in each call, so that it has seen all of a million after sixteen.
-    pub(super) fn aged(&self, now: Moment) -> Vec<Arc<Entry>> {
+    pub(super) fn aged(&self, now: Moment) -> Vec<Entry> {
         let (mut aged, mut looked) = (Vec::new(), 0);
         for _ in 0..SHARDS {
             let shard = &self.shards[self.next.fetch_add(1, Ordering::Relaxed) % SHARDS];
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            aged.extend(shard.iter().filter(|entry| now >= entry.expires).map(Arc::clone));
+            aged.extend(shard.iter().filter(|entry| now >= entry.expires).cloned());
             looked += shard.len();
             if looked >= LOOKED_AT {
                 break;
             }
         }
         aged
+    }
+
+    /// To be looked through one after the other.
+    pub(super) fn shards(&self) -> Range<usize> {
+        0..self.shards.len()
+    }
+
+    /// How many there are in a shard, and those of them that are `wanted`.
+    pub(super) fn of_shard(&self, at: usize, wanted: impl Fn(&Entry) -> bool) -> (usize, Vec<Entry>) {
+        let shard = self.shards[at].read().unwrap_or_else(PoisonError::into_inner);
+        (shard.len(), shard.iter().filter(|entry| wanted(entry)).cloned().collect())
     }
 
     pub(super) fn changes(&self) -> u64 {
@@ -104,12 +116,12 @@ impl Index {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    fn shard(&self, fingerprint: &Fingerprint) -> &RwLock<HashTable<Arc<Entry>>> {
-        &self.shards[usize::from(fingerprint.hash[31]) % SHARDS]
+    fn shard(&self, fingerprint: &Fingerprint) -> &RwLock<HashTable<Entry>> {
+        &self.shards[usize::from(fingerprint.hash[15]) % SHARDS]
     }
 }
 
-fn rehash(entry: &Arc<Entry>) -> u64 {
+fn rehash(entry: &Entry) -> u64 {
     entry.fingerprint.slip().0
 }
 

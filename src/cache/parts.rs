@@ -11,7 +11,7 @@ use crate::auth::CallerName;
 ///
 /// By 64 bits of its fingerprint, which is a hash under a random key: moka keeps each key a second time. Where two have the
 /// same, one takes the other's place; which of them a hit finds, the index says, and that goes by the whole.
-pub(super) type Part = moka::sync::Cache<Slip, Arc<Entry>>;
+pub(super) type Part = moka::sync::Cache<Slip, Entry>;
 
 /// A part for each share. Together they are never larger than the capacity, but for its being divided evenly: each has
 /// room for one at least.
@@ -54,7 +54,7 @@ fn part(capacity: u64, index: &Arc<Index>) -> Part {
     let index = Arc::clone(index);
     moka::sync::Cache::builder()
         .max_capacity(capacity)
-        .weigher(|_, entry: &Arc<Entry>| entry.kibibytes())
+        .weigher(|_, entry: &Entry| entry.kibibytes())
         .eviction_listener(move |_, entry, cause| {
             index.remove(&entry);
             if cause == moka::notification::RemovalCause::Size {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::task::yield_now;
+
 use super::{Engine, Flown, Landed, Landing, Question};
 use crate::auth::CallerName;
 use crate::cache::{Entry, Fill, Fingerprint};
@@ -15,7 +17,7 @@ use crate::sync::PoisonError;
 /// Why a flight is launched.
 pub(super) enum Purpose {
     /// The entry is getting old: ask although it is still served, unless it is purged meanwhile.
-    Refresh(Arc<Entry>),
+    Refresh(Entry),
     /// Somebody may want the answer, for as long as this says so.
     Warm(Box<dyn Fn() -> bool + Send + Sync>),
     /// Somebody wants the answer.
@@ -48,7 +50,7 @@ impl Engine {
             // Whoever looked before an earlier flight landed, and boarded after, finds its answer here. What does not open is no
             // answer: it would shut out whoever asks until it is too old.
             if let Some(entry) = before.as_ref().filter(|entry| entry.opens(now)) {
-                return Ok(Landed::Kept(Arc::clone(entry)));
+                return Ok(Landed::Kept(entry.clone()));
             }
             if let Some(fault) = self.parts.cache.failed(&permit, &fingerprint, now) {
                 return Err(fault);
@@ -108,7 +110,11 @@ impl Engine {
 
     /// Asks for up to `most` entries again whose age is drawing to its end.
     pub async fn refresh(self: &Arc<Self>, most: usize) {
-        let due = self.parts.cache.due(self.parts.ledger.upstream(), self.parts.clock.now(), most);
+        let mut round = self.parts.cache.round(self.parts.ledger.upstream(), self.parts.clock.now(), most);
+        while round.step() {
+            yield_now().await;
+        }
+        let due = round.end();
         // A refusal of one, or silence, may have closed the others since.
         self.ask_again(due, Entry::fresh).await;
     }
@@ -123,7 +129,7 @@ impl Engine {
         (count, async move { engine.ask_again(all, |_, _| true).await })
     }
 
-    async fn ask_again(self: &Arc<Self>, entries: Vec<Arc<Entry>>, worth: fn(&Entry, crate::clock::Moment) -> bool) {
+    async fn ask_again(self: &Arc<Self>, entries: Vec<Entry>, worth: fn(&Entry, crate::clock::Moment) -> bool) {
         for entry in entries {
             if !worth(&entry, self.parts.clock.now()) {
                 continue;

@@ -6,7 +6,6 @@
 //! before it leaves.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -102,7 +101,7 @@ impl Engine {
             // Others have what was sealed under the same key: only the entries go.
             Target::Caller(_) | Target::Digest(_) => {}
         }
-        let gone: Vec<Arc<Entry>> =
+        let gone: Vec<Entry> =
             cache.those(ledger.upstream(), |entry| entry.asked().epoch < line && target.means(entry));
         cache.discard(&gone);
         // And the buffers that have carried them.

@@ -36,7 +36,7 @@ fn member(blob: usize) -> Member {
 /// A file of so many members.
 fn file(dir: &tempfile::TempDir, members: &[Member]) -> std::path::PathBuf {
     let file = dir.path().join("working-set");
-    working_set::write(&file, &members.iter().collect::<Vec<_>>()).unwrap();
+    working_set::write(&file, members.iter()).unwrap();
     file
 }
 
@@ -154,6 +154,17 @@ async fn what_is_being_asked_for_when_the_file_is_written_is_in_it() {
     stop.cancel();
     warming.await.unwrap();
     assert_eq!(keeper.warm_ups()[0].left().len(), MANY, "nor does an end in the midst of it lose any");
+}
+
+#[tokio::test]
+async fn what_is_waited_for_twice_or_was_cached_meanwhile_is_written_once_and_what_is_cached_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = world();
+    let file = file(&dir, &[1, 1, 2, 3].map(member));
+    let keeper = world.keeper(&file);
+    world.ask("a", decrypt(b"2")).await.unwrap();
+    keeper.save();
+    assert_eq!(working_set::read(&file).unwrap(), [2, 1, 3].map(member));
 }
 
 #[tokio::test(start_paused = true)]
