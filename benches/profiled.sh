@@ -28,7 +28,7 @@ build cargo noting "-Cprofile-generate=$dir/seen" "$@"
 noting="$dir/noting/$host/release/kmsproxy"
 
 export LLVM_PROFILE_FILE="$dir/seen/%p-%m.profraw"
-for load in aliyun-unsigned aliyun-v1 aliyun-v3 "aliyun-v1 --over tls" kubernetes-v1 kubernetes-v2; do
+for load in aliyun-unsigned "aliyun-v1 --audit" aliyun-v3 "aliyun-v1 --over tls" kubernetes-v1 kubernetes-v2; do
     echo "== load: $load" >&2
     # shellcheck disable=SC2086 # a face and its words
     "$noting" bench hit --face $load --closed 64 --duration 4s --deks 1000 spawn >&2
