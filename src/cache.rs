@@ -435,6 +435,17 @@ mod tests {
         (cache, Ledger::new("kms", crate::lease::Terms::default(), clock))
     }
 
+    /// Whether the ledger comes to count so many. What moka lets go of ends when no thread of the process, another test's
+    /// among them, is in the midst of one of moka's tables.
+    fn counts(cache: &Cache, ledger: &Ledger, expected: u64) -> bool {
+        let now = ledger.ask().sent;
+        (0..1000).any(|_| {
+            cache.sweep(now);
+            std::thread::sleep(Duration::from_millis(1));
+            ledger.report(now)[0].entries as u64 == expected
+        })
+    }
+
     #[test]
     fn what_moka_lets_go_is_found_no_more_and_counts_no_more() {
         let (cache, ledger) = kept();
@@ -443,7 +454,7 @@ mod tests {
         assert_eq!(cache.len(), CAPACITY);
         let found = fingerprints.iter().filter(|fingerprint| cache.index.get(fingerprint).is_some()).count();
         assert_eq!(found as u64, CAPACITY);
-        assert_eq!(ledger.report(ledger.ask().sent)[0].entries as u64, CAPACITY);
+        assert!(counts(&cache, &ledger, CAPACITY));
     }
 
     #[test]
@@ -473,7 +484,8 @@ mod tests {
         assert!(all[60..].iter().all(|hot| cache.index.get(hot).is_some()));
         cache.divide(&share(&["b"]), now);
         cache.sweep(now);
-        assert_eq!((cache.len(), ledger.report(now)[0].entries), (0, 0));
+        assert_eq!(cache.len(), 0);
+        assert!(counts(&cache, &ledger, 0));
         // What a flight brings for one who has left is not kept.
         keep(&cache, &ledger, 1);
         assert_eq!(cache.len(), 0);

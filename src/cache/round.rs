@@ -71,7 +71,6 @@ mod tests {
     #[test]
     fn by_nine_tenths_of_their_age_all_have_come_up_once_and_no_step_saw_more_than_its_share() {
         let max_age = Duration::from_secs(20);
-        // Few: moka lets go of what other tests are counting only while nobody else is at it.
         let all = 500;
         let (cache, ledger) = of_config(Config { capacity: 2 * u64::from(all), max_age });
         for blob in 0..all {
