@@ -135,7 +135,7 @@ fn verified(method: &Method, query: &str, headers: &HeaderMap, body: &[u8], secr
         Ok(Claim::Signed(signed)) => {
             let key = SigningKey::new(secret).expect("there is room for one");
             (signed.proof.verify(&key), signed.proof.string_to_sign())
-        },
+        }
         Ok(Claim::Anonymous) | Err(_) => (false, None),
     })
 }
