@@ -84,9 +84,6 @@ fn fill(deks: u32) {
     let dir = tempfile::tempdir().unwrap();
     Keeper::open(dir.path().join("set"), Duration::from_secs(30), Arc::clone(&cache)).save();
     println!("{hottest} {kept} {}", resident());
-    if std::env::var_os("KMSPROXY_STAY").is_some() {
-        thread::park();
-    }
 }
 
 fn keep(cache: &Cache, ledger: &Ledger, number: u32) {
