@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::{BuildHasher, Hash};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -83,14 +84,7 @@ where
         let (lander, landing) = broadcast::channel(1);
         slot.insert(landing.resubscribe());
         let berth = Berth { flights: Arc::clone(self), key: key.clone() };
-        let flight = launch();
-        self.tasks.spawn(async move {
-            let answer = flight.await;
-            // Off the board first: whoever comes after the landing asks anew.
-            drop(berth);
-            // An error where nobody waits any more.
-            let _ = lander.send(answer);
-        });
+        self.tasks.spawn(fly(Box::pin(launch()), berth, lander));
         (Role::Leader, landing)
     }
 
@@ -98,6 +92,21 @@ where
         let hash = self.hasher.hash_one(key);
         &self.shards[usize::try_from(hash % SHARDS as u64).expect("less than SHARDS")]
     }
+}
+
+/// What the task of a flight does. It has the flight in a box: tokio aligns a task to 128 bytes, and for one of some KiB so
+/// aligned glibc's `malloc` (before 2.38) looks for more room than the one before has left. Each flight then takes new
+/// memory, of which what it fills the cache with is a part: 270 bytes more for each DEK, measured with 100,000.
+async fn fly<K, V>(flight: Pin<Box<impl Future<Output = V>>>, berth: Berth<K, V>, lander: broadcast::Sender<V>)
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let answer = flight.await;
+    // Off the board first: whoever comes after the landing asks anew.
+    drop(berth);
+    // An error where nobody waits any more.
+    let _ = lander.send(answer);
 }
 
 /// Takes the flight off the board when dropped, also by a panic.
@@ -187,6 +196,18 @@ mod tests {
         leader.abort();
         gate.notify_one();
         assert_eq!(follower.await.unwrap(), (Role::Follower, Ok(Ok(42))));
+    }
+
+    #[test]
+    fn the_task_of_a_flight_is_small_however_large_the_flight_is() {
+        let large = async {
+            let room = [0_u8; 4096];
+            yield_now().await;
+            Ok(u32::from(room[0]))
+        };
+        let berth = Berth { flights: board(), key: 1 };
+        let task = fly(Box::pin(large), berth, broadcast::channel(1).0);
+        assert!(size_of_val(&task) <= 512, "{}", size_of_val(&task));
     }
 
     #[tokio::test]
