@@ -4,7 +4,6 @@
 //! [`Audit::accept`] gives a [`Receipt`] once the bounded queue has the record; without one `policy` hands nothing out.
 //! What became of a log says [`verify`].
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +23,7 @@ mod batch;
 mod chain;
 mod file;
 mod line;
+mod members;
 mod queue;
 mod record;
 mod refusals;
@@ -32,9 +32,9 @@ mod stamp;
 pub mod verify;
 mod writer;
 
-pub use batch::Entry;
+pub use batch::{Batch, Entry};
 pub use chain::{Chain, Hash, Head, Keys};
-pub use record::{After, Outcome, Record, Why, Words};
+pub use record::{After, Outcome, Record, Why};
 pub use sink::{Change, Sink};
 pub use stamp::Clocks;
 
@@ -278,10 +278,7 @@ impl Drop for Audit {
 
 impl Shared {
     fn push(&self, at: Moment, record: &Record<'_>) -> Result<(), Full> {
-        WORDS.with_borrow_mut(|words| {
-            record.put(&self.keys, words);
-            self.queue.push(at, words)
-        })
+        self.queue.push(at, record, &self.keys)
     }
 
     fn troubled(&self, now: impl FnOnce() -> Moment) -> bool {
@@ -333,11 +330,6 @@ impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Audit(on)" } else { "Audit(off)" })
     }
-}
-
-thread_local! {
-    /// Room for one record, used again for the next: the queue copies it, so that it is held for no longer than that takes.
-    static WORDS: RefCell<Words> = const { RefCell::new(Words::new()) };
 }
 
 /// How long the writer may be at one thing before the door closes.

@@ -216,7 +216,10 @@ impl<S: Args> Played<S> {
         let sides = common.choice.sides().map_err(Failure::Usage)?;
         let mut scenarios: Vec<_> = sides.iter().map(|side| scenario(&own, side)).collect();
         if let Some((side, _)) = sides.iter().zip(&scenarios).find(|(side, own)| side.is_bare() && !own.takes_bare()) {
-            return Err(Failure::Usage(format!("{} answers a constant: it plays `hit` and `idle` only", side.text)));
+            return Err(Failure::Usage(format!(
+                "{} answers a constant: it plays `hit`, `idle` and `storm` only",
+                side.text
+            )));
         }
         machine::raise_open_files();
         let processors = if common.choice.shares(&sides) { Processors::shared() } else { Processors::parted() };

@@ -87,7 +87,7 @@ fn what_cannot_be_is_refused_with_a_remedy() {
     let cases: [(&[&str], i32, &str); 8] = [
         (&["hit", "unix:/nowhere"], 64, "--credentials"),
         (&["hit", "unix:/nowhere", "--face", "kubernetes-v1"], 70, "/nowhere"),
-        (&["storm", "bare"], 64, "plays `hit` and `idle` only"),
+        (&["cold", "bare"], 64, "plays `hit`, `idle` and `storm` only"),
         (&["disable", "unix:/nowhere", "--face", "kubernetes-v1"], 64, "--control"),
         (&["hit", "emulator", "--face", "kubernetes-v1"], 64, "no gRPC"),
         (&["hit", "spawn,decks=5"], 64, "deks="),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use kmsproxy::audit::{Audit, Chain, Clocks, Destination, Entry, Head, Keys, Outcome, Record, Sink, Terms, Words};
+use kmsproxy::audit::{Audit, Batch, Chain, Clocks, Destination, Head, Keys, Outcome, Record, Sink, Terms};
 use kmsproxy::claim::ListenerName;
 use kmsproxy::clock::{Clock, Manual};
 use kmsproxy::kms::{Action, KeyId, KeyVersion, RequestId};
@@ -44,9 +44,10 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
             continue;
         }
         let _ = counted::audit_accept(|| audit.accept(record)).unwrap();
-        let (now, mut words) = (clock.now(), Words::new());
-        record().put(&keys, &mut words);
-        let line = |line: &mut Vec<u8>| Entry::new(now, &words).write(&mut clocks, line);
+        let mut batch = Batch::default();
+        batch.add(clock.now(), &record(), &keys);
+        let entry = batch.take().unwrap();
+        let line = |keys: &Keys, line: &mut Vec<u8>| entry.write(keys, &mut clocks, line);
         counted::audit_line(|| chain.append(&mut lines, line));
     }
     drop(release);

@@ -64,6 +64,16 @@ impl Hash {
     /// What the first record of a chain has before it.
     pub const NONE: Self = Self([0; HASH_BYTES]);
 
+    pub(super) const BYTES: usize = HASH_BYTES;
+
+    pub(super) const fn of(bytes: [u8; HASH_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) const fn bytes(&self) -> &[u8; HASH_BYTES] {
+        &self.0
+    }
+
     /// Reads 64 lower-case hex digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -148,7 +158,7 @@ impl Chain {
 
     /// Appends the next record to `lines`:
     /// `{"seq":…,"prev":"…"`, what `members` appends (each after a comma), `,"hash":"…"}` and a line feed.
-    pub fn append(&mut self, lines: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append(&mut self, lines: &mut Vec<u8>, members: impl FnOnce(&Keys, &mut Vec<u8>)) {
         let start = lines.len();
         let seq = self.head.seq + 1;
         lines.extend_from_slice(br#"{"seq":"#);
@@ -157,7 +167,7 @@ impl Chain {
         lines.extend_from_slice(br#","prev":""#);
         lines.extend_from_slice(&self.head.hash.hex());
         lines.push(b'"');
-        members(lines);
+        members(&self.keys, lines);
         let hash = self.keys.hash(&lines[start..]);
         lines.extend_from_slice(HASH_OPENS.as_bytes());
         lines.extend_from_slice(&hash.hex());

@@ -5,7 +5,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::batch::Batch;
-use super::record::Words;
+use super::chain::Keys;
+use super::record::Record;
 use crate::clock::Moment;
 
 /// A list under a lock that is held for one push or one swap. Whoever pushes wakes the writer only where it sleeps, and a
@@ -35,12 +36,12 @@ impl Queue {
         Self { state: Mutex::default(), changed: Condvar::new(), capacity }
     }
 
-    pub(super) fn push(&self, at: Moment, words: &Words) -> Result<(), Full> {
+    pub(super) fn push(&self, at: Moment, record: &Record<'_>, keys: &Keys) -> Result<(), Full> {
         let mut state = self.lock();
         if state.batch.len() >= self.capacity || state.closing || state.ended {
             return Err(Full);
         }
-        state.batch.add(at, words);
+        state.batch.add(at, record, keys);
         if mem::take(&mut state.asleep) {
             drop(state);
             self.changed.notify_all();

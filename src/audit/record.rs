@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use super::chain::Keys;
+use super::members::Members;
+use super::stamp::Clocks;
 use crate::claim::ListenerName;
-use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId, RequestIdText};
+use crate::clock::Moment;
+use crate::kms::{Action, Ciphertext, KeyId, KeyName, KeyVersion, RequestId};
 
 /// One answer or one refusal. Has the ciphertext, of which only a keyed digest is written; never a plaintext or a
 /// credential.
@@ -66,14 +68,14 @@ impl Outcome {
         }
     }
 
-    const fn event(self) -> &'static str {
+    pub(super) const fn event(self) -> &'static str {
         match self {
             Self::Refused(_) => "refusal",
             Self::Coalesced | Self::Encrypted | Self::Generated | Self::Hit | Self::Miss | Self::Passed => "answer",
         }
     }
 
-    const fn reason(self) -> Option<&'static str> {
+    pub(super) const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Refused(reason) => Some(reason),
             Self::Coalesced | Self::Encrypted | Self::Generated | Self::Hit | Self::Miss | Self::Passed => None,
@@ -126,133 +128,38 @@ pub enum Why {
     Stop,
 }
 
-/// A record in the words it is written in, but for what only the writer knows: its number, the hashes, the time.
-#[derive(Clone, Debug, Default)]
-pub struct Words {
-    /// What kind of record it is.
-    pub event: &'static str,
-    /// The other members, each after a comma.
-    pub members: Vec<u8>,
-}
-
-impl Record<'_> {
-    /// Puts it into `words`, in place of what they were. Not by `serde`, which is slow where members are flattened into
-    /// others: this is on the way of each hit.
-    pub fn put(&self, keys: &Keys, words: &mut Words) {
-        words.event = self.outcome.event();
-        words.members.clear();
-        words.text(r#","caller":""#, self.caller);
-        words.text(r#","listener":""#, self.listener.as_str());
-        words.plain(r#","action":""#, self.action.name().as_bytes());
-        words.plain(r#","outcome":""#, self.outcome.word().as_bytes());
-        if let Some(reason) = self.outcome.reason() {
-            words.plain(r#","reason":""#, reason.as_bytes());
-        }
-        if let Some(key) = self.key {
-            words.text(r#","key":""#, cut(key.as_str()));
-        }
-        if let Some(version) = self.version {
-            words.text(r#","key_version":""#, cut(version.as_str()));
-        }
-        if let Some(name) = self.named {
-            words.text(r#","key_named":""#, cut(name.as_str()));
-        }
-        if let Some(ciphertext) = self.ciphertext {
-            words.plain(r#","ciphertext_digest":""#, &keys.digest(ciphertext.bytes()).hex());
-        }
-        if let Some(id) = self.request_id {
-            words.id(r#","request_id":""#, id);
-        }
-        if let Some(id) = self.kms_request_id {
-            words.id(r#","kms_request_id":""#, id);
-        }
-    }
-}
-
 impl Event<'_> {
-    /// Puts it into words.
-    pub(super) fn words(&self) -> Words {
-        let of = |event| Words { event, members: Vec::new() };
+    /// Appends its members to a line that has `seq` and `prev` already.
+    pub(super) fn write(&self, at: Moment, clocks: &mut Clocks, line: &mut Vec<u8>) {
+        let mut members = Members::begin(line, self.event(), at, clocks);
         match *self {
-            Self::Checkpoint => of("checkpoint"),
-            Self::Closed { why } => {
-                let mut words = of("closed");
-                words.value(r#","why":"#, &why);
-                words
-            }
-            Self::Gap { dropped } => {
-                let mut words = of("gap");
-                words.value(r#","dropped":"#, &dropped);
-                words
-            }
+            Self::Checkpoint => {}
+            Self::Closed { why } => members.value(r#","why":"#, &why),
+            Self::Gap { dropped } => members.value(r#","dropped":"#, &dropped),
             Self::Opened { run, keyed, after } => {
-                let mut words = of("opened");
-                words.value(r#","format":"#, &FORMAT);
-                words.text(r#","version":""#, env!("CARGO_PKG_VERSION"));
-                words.text(r#","run":""#, run);
-                words.value(r#","keyed":"#, &keyed);
-                words.value(r#","after":"#, &after);
-                words
+                members.value(r#","format":"#, &FORMAT);
+                members.text(r#","version":""#, env!("CARGO_PKG_VERSION").as_bytes());
+                members.text(r#","run":""#, run.as_bytes());
+                members.value(r#","keyed":"#, &keyed);
+                members.value(r#","after":"#, &after);
             }
             Self::Suppressed { caller, refusals } => {
-                let mut words = of("suppressed");
-                words.text(r#","caller":""#, caller);
-                words.value(r#","refusals":"#, &refusals);
-                words
+                members.text(r#","caller":""#, caller.as_bytes());
+                members.value(r#","refusals":"#, &refusals);
             }
         }
     }
-}
 
-impl Words {
-    /// None yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { event: "", members: Vec::new() }
-    }
-
-    /// Adds a member whose value may be anything; `name` with all that stands before the value.
-    fn value(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
-        self.members.extend_from_slice(name.as_bytes());
-        // Neither writing to memory nor the JSON form of texts and numbers can fail.
-        let _ = serde_json::to_writer(&mut self.members, value);
-    }
-
-    /// Adds a member that is a text; `name` up to the quote that opens it.
-    fn text(&mut self, name: &'static str, text: &str) {
-        // Looked at without a branch for each byte; nearly all are plain.
-        let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
-        if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
-            self.plain(name, text.as_bytes());
-        } else {
-            self.value(name.trim_end_matches('"'), text);
+    const fn event(&self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Closed { .. } => "closed",
+            Self::Gap { .. } => "gap",
+            Self::Opened { .. } => "opened",
+            Self::Suppressed { .. } => "suppressed",
         }
     }
-
-    fn id(&mut self, name: &'static str, id: &RequestId) {
-        match id.text() {
-            RequestIdText::Other(text) => self.text(name, cut(text)),
-            RequestIdText::Uuid(text) => self.plain(name, &text),
-        }
-    }
-
-    /// Adds a member that is a text without anything that JSON escapes; `name` up to the quote that opens it.
-    fn plain(&mut self, name: &'static str, text: &[u8]) {
-        self.members.extend_from_slice(name.as_bytes());
-        self.members.extend_from_slice(text);
-        self.members.push(b'"');
-    }
-}
-
-/// What a caller or a KMS names is bounded only by what a request may hold.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// The format that `opened` names.
 const FORMAT: u32 = 1;
-const TEXT_BYTES_MAX: usize = 256;

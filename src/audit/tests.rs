@@ -10,6 +10,7 @@ use super::verify::{Kind, Report, Verdict, Verifier};
 use super::*;
 
 mod format;
+mod sinks;
 
 use crate::claim::ListenerName;
 use crate::clock::{Manual, System};
@@ -117,6 +118,9 @@ struct Plan {
     panics: bool,
     /// Takes no more than so many bytes at once.
     mouthful: Option<usize>,
+    /// Every second time it is not ready.
+    stutters: bool,
+    offered: usize,
     /// How often it was to outlive the machine's power.
     syncs: usize,
 }
@@ -142,6 +146,10 @@ impl Sink for Planted {
         assert!(!plan.panics, "planted");
         if let Some(kind) = plan.fails {
             return Err(kind.into());
+        }
+        plan.offered += 1;
+        if plan.stutters && plan.offered.is_multiple_of(2) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let taken = plan.mouthful.unwrap_or(lines.len()).min(lines.len());
         plan.written.extend_from_slice(&lines[..taken]);
@@ -263,89 +271,6 @@ fn a_file_that_is_moved_away_or_emptied_is_followed_by_another() {
 }
 
 #[test]
-fn where_it_is_required_a_failing_sink_closes_the_door_until_it_takes_records_again() {
-    let (sink, clock) = (Planted::default(), clock());
-    let audit = sink.audit(true, &clock);
-    let _ = audit.accept(hit).unwrap();
-    until("the first record", || sink.text().lines().count() == 2);
-    sink.plan().fails = Some(io::ErrorKind::StorageFull);
-    // The first to find out are those who came before anybody knew.
-    until("closed", || audit.accept(hit).is_err());
-    assert_eq!(audit.ready(), Err(Unaudited));
-    sink.plan().fails = None;
-    until("open again", || audit.ready().is_ok());
-    let _ = audit.accept(hit).unwrap();
-    audit.close();
-    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited), "nothing is accepted after the end");
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", sink.text().as_bytes()).unwrap();
-    assert_eq!(verifier.finish().verdict, Verdict::Whole, "what was accepted was written, whatever came between");
-}
-
-#[test]
-fn where_it_is_not_required_losses_are_counted_and_recorded() {
-    let (sink, clock) = (Planted::default(), clock());
-    let audit = sink.audit(false, &clock);
-    sink.plan().fails = Some(io::ErrorKind::StorageFull);
-    until("the sink was tried", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
-    for _ in 0..250 {
-        let _ = audit.accept(hit).unwrap();
-    }
-    sink.plan().fails = None;
-    until("the loss is told", || sink.text().contains("gap"));
-    audit.close();
-    let written = sink.text().matches("\"answer\"").count() as u64;
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", sink.text().as_bytes()).unwrap();
-    let report = verifier.finish();
-    assert_eq!(kinds(&report), [Kind::Gap { dropped: 250 - written }]);
-    assert_eq!((report.verdict, written), (Verdict::Incomplete, 100));
-}
-
-#[test]
-fn a_sink_that_does_not_move_closes_the_door_after_a_second() {
-    let (sink, clock) = (Planted::default(), clock());
-    let audit = sink.audit(true, &clock);
-    until("the beginning", || !sink.text().is_empty());
-    sink.plan().fails = Some(io::ErrorKind::WouldBlock);
-    let _ = audit.accept(hit).unwrap();
-    until("the writer is at it", || audit.0.as_ref().unwrap().busy_us.load(Ordering::SeqCst) != 0);
-    clock.advance(Duration::from_secs(1));
-    let _ = audit.accept(hit).unwrap();
-    clock.advance(Duration::from_micros(1));
-    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited));
-    sink.plan().fails = None;
-    until("open again", || audit.ready().is_ok());
-}
-
-#[test]
-fn a_writer_that_crashes_is_a_sink_that_fails() {
-    for required in [true, false] {
-        let (sink, clock) = (Planted::default(), clock());
-        let audit = sink.audit(required, &clock);
-        until("the beginning", || !sink.text().is_empty());
-        sink.plan().panics = true;
-        let accepted = || audit.accept(hit).map(|_| ());
-        let _ = accepted();
-        until("the crash", || audit.0.as_ref().unwrap().failing.load(Ordering::SeqCst));
-        assert_eq!(accepted(), if required { Err(Unaudited) } else { Ok(()) });
-        audit.close();
-    }
-}
-
-#[test]
-fn a_sink_that_takes_little_at_a_time_gets_all_of_it() {
-    let (sink, clock) = (Planted::default(), clock());
-    sink.plan().mouthful = Some(7);
-    let audit = sink.audit(true, &clock);
-    for _ in 0..20 {
-        let _ = audit.accept(hit).unwrap();
-    }
-    audit.close();
-    assert_eq!(sink.text().lines().count(), 22);
-}
-
-#[test]
 fn what_was_written_is_synced_a_second_later_and_once() {
     let (sink, clock) = (Planted::default(), clock());
     let audit = sink.audit(true, &clock);
@@ -378,12 +303,4 @@ fn refusals_in_a_loop_are_counted_and_leave_room_for_others() {
     assert_eq!((count("\"another\""), count("\"answer\"")), (1, 1));
     assert_eq!(count("\"event\":\"suppressed\""), 1);
     assert!(text.contains("\"caller\":\"flood\",\"refusals\":980"), "{text}");
-}
-
-#[test]
-fn a_full_disk_is_told_by_the_system() {
-    let audit = at(Path::new("/dev/full"));
-    until("closed", || audit.ready().is_err());
-    assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited));
-    audit.close();
 }

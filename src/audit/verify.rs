@@ -282,7 +282,7 @@ mod tests {
         events.push(json!({ "event": "closed", "time": time, "why": why }));
         let line = |event| {
             let mut line = Vec::new();
-            chain.append(&mut line, |line| members(event, line));
+            chain.append(&mut line, |_, line| members(event, line));
             line.pop();
             line
         };
@@ -368,7 +368,7 @@ mod tests {
         let mut replaced = whole.clone();
         let mut forged = Vec::new();
         Chain::new(plain(), head(&whole[2]))
-            .append(&mut forged, |line| members(&json!({ "event": "answer", "time": "never" }), line));
+            .append(&mut forged, |_, line| members(&json!({ "event": "answer", "time": "never" }), line));
         forged.pop();
         replaced[3] = forged;
         assert_eq!(found(&replaced), [(5, Some(5), Kind::Replaced)], "its own hash was made anew");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::Shared;
-use super::batch::{Batch, Entry};
+use super::batch::Batch;
 use super::chain::{Chain, Head, Keys};
 use super::file::{Opened, Rest, Tail};
 use super::record::{After, Event, Why};
@@ -106,6 +106,7 @@ impl Writer {
     }
 
     fn fetch(&mut self, span: Duration) {
+        self.batch.clear();
         self.dropped += self.shared.queue.take(&mut self.batch, span);
         self.shared.meters.queued.set(self.batch.len() as f64);
     }
@@ -120,8 +121,7 @@ impl Writer {
         }
         self.flush()?;
         self.follow()?;
-        self.encode();
-        self.flush()?;
+        self.encode()?;
         self.keep()?;
         self.shared.idle();
         Ok(())
@@ -177,22 +177,27 @@ impl Writer {
         self.news = Some("begun");
     }
 
-    fn encode(&mut self) {
+    /// Makes lines of what was taken from the queue, and gives the sink so many at once as do not push out of the processor's
+    /// near memory what those who answer have there.
+    fn encode(&mut self) -> io::Result<()> {
         let mut clocks = self.clocks();
         let dropped = mem::take(&mut self.dropped);
         if dropped > 0 {
             self.append(&mut clocks, &Event::Gap { dropped });
         }
-        for entry in self.batch.iter() {
-            self.chain.append(&mut self.lines, |line| entry.write(&mut clocks, line));
+        while let Some(entry) = self.batch.take() {
+            self.chain.append(&mut self.lines, |keys, line| entry.write(keys, &mut clocks, line));
+            self.shared.meters.written.increment(1);
+            if self.lines.len() >= LINES_AT_ONCE {
+                self.flush()?;
+            }
         }
-        self.shared.meters.written.increment(self.batch.len() as u64);
-        self.batch.clear();
         if clocks.now().since(self.tidied_at) >= TICK {
             self.tidied_at = clocks.now();
             self.count_refusals(&mut clocks);
             self.check(&mut clocks);
         }
+        self.flush()
     }
 
     fn count_refusals(&mut self, clocks: &mut Clocks) {
@@ -233,21 +238,23 @@ impl Writer {
 
     /// The last record says that it is the last.
     fn end(&mut self) {
-        let mut clocks = self.clocks();
-        self.encode();
-        self.count_refusals(&mut clocks);
-        self.append(&mut clocks, &Event::Closed { why: Why::Stop });
-        match self.flush().and_then(|()| self.sink.sync()) {
+        match self.last_lines().and_then(|()| self.sink.sync()) {
             Ok(()) => self.anchor("ended"),
             Err(error) => error!(%error, "the audit log could not be ended; its last records are lost"),
         }
         self.shared.meters.sequence.set(self.chain.head().seq as f64);
     }
 
+    fn last_lines(&mut self) -> io::Result<()> {
+        self.encode()?;
+        let mut clocks = self.clocks();
+        self.count_refusals(&mut clocks);
+        self.append(&mut clocks, &Event::Closed { why: Why::Stop });
+        self.flush()
+    }
+
     fn append(&mut self, clocks: &mut Clocks, event: &Event<'_>) {
-        let words = event.words();
-        let entry = Entry::new(clocks.now(), &words);
-        self.chain.append(&mut self.lines, |line| entry.write(clocks, line));
+        self.chain.append(&mut self.lines, |_, line| event.write(clocks.now(), clocks, line));
         self.shared.meters.written.increment(1);
     }
 
@@ -303,4 +310,5 @@ const CLOSING_TRIES: u32 = 10;
 const SYNC: Duration = Duration::from_secs(1);
 const CHECKPOINT: Duration = Duration::from_secs(60);
 const ANCHOR: Duration = Duration::from_secs(3600);
-const LINES_KEPT: usize = 1024 * 1024;
+pub(super) const LINES_AT_ONCE: usize = 48 * 1024;
+const LINES_KEPT: usize = 64 * 1024;

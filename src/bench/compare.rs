@@ -1,6 +1,6 @@
 //! Two targets in one run: round by round, in turns, so that what the machine does meanwhile hits both.
 
-use super::record::{Comparison, Phase, Ratio, Target};
+use super::record::{BEYOND, Comparison, Phase, Ratio, Target};
 
 /// The first of `targets` against the second. Rounds are paired by their number.
 pub(super) fn compare(targets: &[Target], rounds: u32) -> Option<Comparison> {
@@ -54,12 +54,13 @@ struct Measure {
 }
 
 /// What is compared. In an open loop below the limit throughput is what was offered, and says nothing: it is left out.
-const MEASURES: [Measure; 6] = [
+const MEASURES: [Measure; 7] = [
     Measure { name: "calls a second", of: |phase| (phase.kind == "closed").then_some(phase.per_second) },
     Measure { name: "p50 µs", of: |phase| phase.latency_us.map(|latency| latency.p50) },
     Measure { name: "p99 µs", of: |phase| phase.latency_us.map(|latency| latency.p99) },
     Measure { name: "p99.9 µs", of: |phase| phase.latency_us.map(|latency| latency.p999) },
     Measure { name: "CPU µs a call", of: |phase| phase.cpu_us_per_call },
+    Measure { name: BEYOND, of: |phase| phase.figures.get(BEYOND).copied() },
     Measure { name: "remote calls", of: |phase| phase.remote_calls.map(|calls| calls as f64) },
 ];
 

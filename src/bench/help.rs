@@ -28,10 +28,12 @@ Examples:
 
 pub(super) const STORM_HELP: &str = "\
 What is measured: when the last of N waiters has its answer, beyond what the KMS takes for one call, and how many calls
-the KMS saw: one, where equal calls share a flight.
+the KMS saw: one, where equal calls share a flight. A bare responder waits for no KMS: beside it is seen what this machine
+takes to read and to answer so many at all.
 
 Examples:
   kmsproxy bench storm --waiters 10000 --face kubernetes-v1
+  kmsproxy bench storm --waiters 10000 --face aliyun-unsigned --compare spawn bare
   kmsproxy bench storm --compare spawn emulator";
 
 pub(super) const RESTART_HELP: &str = "\

@@ -66,6 +66,19 @@ fn a_storm_on_one_dek_is_one_remote_call() {
 }
 
 #[test]
+fn a_storm_is_compared_with_what_the_machine_takes_to_answer_so_many() {
+    let options = ["--face", "aliyun-unsigned", "--waiters", "50", "--storms", "1", "--rounds", "3"];
+    let run = run(&[&["storm"], &options[..], &["--compare", "spawn", "bare"]].concat());
+    for phase in run.targets.iter().flat_map(|target| &target.phases) {
+        assert_eq!((phase.answered, phase.failed), (50, 0), "{}", told(phase));
+        let (all, beyond) = (phase.figures["all answered after, ms"], phase.figures["beyond the KMS's own time, ms"]);
+        assert!(beyond > 0.0 && beyond <= all, "{}", told(phase));
+    }
+    let ratios = run.comparison.unwrap().ratios;
+    assert!(ratios.iter().any(|ratio| ratio.measure == "beyond the KMS's own time, ms"), "{ratios:?}");
+}
+
+#[test]
 fn a_restart_is_cold_then_warm_then_after_a_crash() {
     let options = [
         "--face",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -123,11 +124,10 @@ fn cut(text: &str) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// What `append` makes of `words`, accepted `ago` before `clock`'s now.
-fn written(words: &Words, keys: &Keys, head: Head, clock: &Manual, at: Moment) -> String {
-    let (mut lines, mut clocks) = (Vec::new(), Clocks::read(clock));
-    let mut chain = Chain::new(keys.clone(), head);
-    chain.append(&mut lines, |line| Entry::new(at, words).write(&mut clocks, line));
+/// What `append` makes of what `members` appends.
+fn written(keys: &Keys, head: Head, members: impl FnOnce(&Keys, &mut Vec<u8>)) -> String {
+    let mut lines = Vec::new();
+    Chain::new(keys.clone(), head).append(&mut lines, members);
     String::from_utf8(lines).unwrap()
 }
 
@@ -158,7 +158,7 @@ prop_compose! {
         (caller, listener) in (text(), text()),
         action in prop::sample::select(Action::ALL.to_vec()),
         (named, key, version) in (option::of(text()), option::of(text()), option::of(text())),
-        ciphertext in option::of(prop::collection::vec(any::<u8>(), 0..200)),
+        ciphertext in option::of(prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 510..515)]),
         outcome in outcome(),
         (request_id, kms_request_id) in (option::of(id()), option::of(id())),
     ) -> Told {
@@ -187,11 +187,16 @@ proptest! {
         let (keys, clock) = (keys(keyed), clock());
         let head = Head { seq: seq.into(), hash: keys.hash(&seq.to_le_bytes()) };
         let stamp = Stamp { time: "2026-01-02T03:04:05.678901Z".to_owned(), boot_us: 3_600_000_000 };
-        let mut words = Words::new();
-        // What they were before makes no difference.
-        HIT.record().put(&keys, &mut words);
-        told.record().put(&keys, &mut words);
-        prop_assert_eq!(written(&words, &keys, head, &clock, clock.now()), reference(&told, &keys, head, stamp));
+        // What stands before and behind it makes no difference.
+        let (mut batch, mut clocks) = (Batch::default(), Clocks::read(&*clock));
+        for record in [hit(), told.record(), hit()] {
+            batch.add(clock.now(), &record, &keys);
+        }
+        batch.take().unwrap();
+        let entry = batch.take().unwrap();
+        let line = written(&keys, head, |keys, line| entry.write(keys, &mut clocks, line));
+        prop_assert_eq!(line, reference(&told, &keys, head, stamp));
+        prop_assert_eq!(batch.len(), 1);
     }
 
     #[test]
@@ -243,7 +248,8 @@ fn what_the_log_says_of_itself_is_byte_for_byte_what_serde_makes_of_the_format()
         ),
     ];
     for (event, expected) in events {
-        let written = written(&event.words(), &keys, Head::NONE, &clock, clock.now());
+        let mut clocks = Clocks::read(&*clock);
+        let written = written(&keys, Head::NONE, |_, line| event.write(clock.now(), &mut clocks, line));
         assert_eq!(written, line(Head::NONE, expected, &keys));
     }
 }

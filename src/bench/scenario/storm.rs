@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Scenario;
 use crate::bench::Failure;
-use crate::bench::record::Phase;
+use crate::bench::record::{BEYOND, Phase};
 use crate::bench::source::{Chains, Source, What};
 use crate::bench::stage::{Shape, Stage};
 
@@ -58,12 +58,18 @@ impl Scenario for Storms {
             };
             let (mut phase, ()) = stage.load(shape, &dek, &source, |_| ())?;
             phase.figures.insert("all answered after, ms".to_owned(), phase.seconds * 1000.0);
-            if let Some(kms) = stage.target.kms() {
-                let beyond = phase.seconds * 1000.0 - kms.latency.as_secs_f64() * 1000.0;
-                phase.figures.insert("beyond the KMS's own time, ms".to_owned(), beyond);
+            // A responder that looks at nothing waits for no KMS either: all of its time is for reading and answering.
+            let waited = stage.target.kms().map(|kms| kms.latency).or(stage.target.is_bare().then_some(Duration::ZERO));
+            if let Some(waited) = waited {
+                let beyond = phase.seconds * 1000.0 - waited.as_secs_f64() * 1000.0;
+                phase.figures.insert(BEYOND.to_owned(), beyond);
             }
             phases.push(phase);
         }
         Ok(phases)
+    }
+
+    fn takes_bare(&self) -> bool {
+        true
     }
 }
