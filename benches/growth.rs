@@ -73,6 +73,7 @@ fn fill(deks: u32) {
         }
     });
     for _ in 0..10 {
+        cache.count();
         cache.sweep(ledger.ask().sent);
     }
     let kept = resident();

@@ -307,10 +307,19 @@ impl Cache {
         Round::new(self, upstream, now, most)
     }
 
-    /// Lets go of what is too old at `now`, as far as it comes by it: of a small cache all. To be called every second.
-    pub fn sweep(&self, now: Moment) {
-        self.discard(&self.index.aged(now));
-        self.spacing.store(spacing(self.index.len()), Ordering::Relaxed);
+    /// Lets go of what is too old at `now`, as far as it comes by it. Returns how many entries it has looked at: some four
+    /// thousand, which holds nothing up, and of a smaller cache all.
+    pub fn sweep(&self, now: Moment) -> usize {
+        let (aged, looked) = self.index.aged(now);
+        self.discard(&aged);
+        looked
+    }
+
+    /// How many entries there are, by which is also reckoned how often moka is to be told of hits. To be called every second.
+    pub fn count(&self) -> u64 {
+        let count = self.index.len();
+        self.spacing.store(spacing(count), Ordering::Relaxed);
+        count as u64
     }
 
     /// Has moka do what it puts off.
@@ -455,6 +464,20 @@ mod tests {
         let found = fingerprints.iter().filter(|fingerprint| cache.index.get(fingerprint).is_some()).count();
         assert_eq!(found as u64, CAPACITY);
         assert!(counts(&cache, &ledger, CAPACITY));
+    }
+
+    #[test]
+    fn a_sweep_looks_at_some_thousands_and_the_next_goes_on_behind_them() {
+        let (max_age, all) = (Duration::from_secs(20), 9000);
+        let (cache, ledger) = of_config(Config { capacity: 2 * u64::from(all), max_age });
+        for blob in 0..all {
+            keep(&cache, &ledger, blob);
+        }
+        assert_eq!(cache.count(), u64::from(all));
+        let later = ledger.ask().sent + max_age;
+        let sweep = || (cache.len() > 0).then(|| cache.sweep(later));
+        let looked: Vec<usize> = std::iter::from_fn(sweep).take(100).collect();
+        assert_eq!((looked.iter().sum::<usize>(), looked.len()), (all as usize, 3), "{looked:?}");
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl World {
         for number in 0..KUBERNETES_DEKS {
             ready(engine.warm(&share(), decrypt(number, Some(KeyName::new(KEY))), || true)).unwrap();
         }
-        cache.sweep(clock.now());
-        assert_eq!(cache.len() as usize, DEKS + KUBERNETES_DEKS);
+        assert_eq!(cache.count() as usize, DEKS + KUBERNETES_DEKS);
         let door = Arc::new(door());
         let following = engine.follow(&KeyName::new(KEY));
         let time = || Arc::<Manual>::clone(&clock);
