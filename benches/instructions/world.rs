@@ -8,7 +8,7 @@ use std::time::Duration;
 use kmsproxy::auth::{CallerName, Door, Entry, Identity};
 use kmsproxy::cache::{self, Cache};
 use kmsproxy::claim::{ListenerName, Peer, PeerOrigin, UnixPeer};
-use kmsproxy::clock::{Clock as _, Manual};
+use kmsproxy::clock::Manual;
 use kmsproxy::engine::{Engine, Following, Parts};
 use kmsproxy::kms::{Action, Ciphertext, Decrypt, Extra, KeyName};
 use kmsproxy::lease::Terms;
