@@ -198,18 +198,6 @@ mod tests {
         assert_eq!(follower.await.unwrap(), (Role::Follower, Ok(Ok(42))));
     }
 
-    #[test]
-    fn the_task_of_a_flight_is_small_however_large_the_flight_is() {
-        let large = async {
-            let room = [0_u8; 4096];
-            yield_now().await;
-            Ok(u32::from(room[0]))
-        };
-        let berth = Berth { flights: board(), key: 1 };
-        let task = fly(Box::pin(large), berth, broadcast::channel(1).0);
-        assert!(size_of_val(&task) <= 512, "{}", size_of_val(&task));
-    }
-
     #[tokio::test]
     async fn a_crash_fails_its_waiters_and_the_next_question_is_asked_anew() {
         let board = board();
