@@ -45,7 +45,7 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
         }
         let _ = counted::audit_accept(|| audit.accept(record)).unwrap();
         let mut batch = Batch::default();
-        batch.add(clock.now(), &record(), &keys);
+        batch.add(clock.now(), &record(), Batch::digest(&record(), &keys));
         let entry = batch.take().unwrap();
         let line = |keys: &Keys, line: &mut Vec<u8>| entry.write(keys, &mut clocks, line);
         counted::audit_line(|| chain.append(&mut lines, line));

@@ -8,8 +8,8 @@ use crate::clock::Moment;
 use crate::kms::{Action, RequestId};
 
 /// Records in the order in which they were accepted, what they name one behind the other. Whoever adds one copies it and does
-/// no more: the code that makes lines costs far less where many are made in a row. And whoever has written them frees
-/// nothing that another thread has made, but for a request id that is no UUID.
+/// no more, so that little of the log is on the way of a request; and whoever has written them frees nothing that another
+/// thread has made, but for a request id that is no UUID.
 #[derive(Debug, Default)]
 pub struct Batch {
     accepted: Vec<Accepted>,
@@ -47,8 +47,15 @@ enum Blob {
 }
 
 impl Batch {
-    /// Adds a record that is accepted `at`.
-    pub fn add(&mut self, at: Moment, record: &Record<'_>, keys: &Keys) {
+    /// The digest of a ciphertext that is too long to wait; to be made before anybody is kept waiting for the batch.
+    #[must_use]
+    pub fn digest(record: &Record<'_>, keys: &Keys) -> Option<Hash> {
+        let long = record.ciphertext.filter(|ciphertext| ciphertext.bytes().len() > CIPHERTEXT_BYTES_MAX)?;
+        Some(keys.digest(long.bytes()))
+    }
+
+    /// Adds a record that is accepted `at`, with what [`Batch::digest`] says of it.
+    pub fn add(&mut self, at: Moment, record: &Record<'_>, digest: Option<Hash>) {
         let accepted = Accepted {
             at,
             action: record.action,
@@ -58,7 +65,7 @@ impl Batch {
             key: record.key.map(|key| self.name(cut(key.as_str()))),
             version: record.version.map(|version| self.name(cut(version.as_str()))),
             key_named: record.named.map(|name| self.name(cut(name.as_str()))),
-            ciphertext: record.ciphertext.map(|ciphertext| self.blob(ciphertext.bytes(), keys)),
+            ciphertext: record.ciphertext.map(|ciphertext| self.blob(ciphertext.bytes(), digest)),
             request_id: record.request_id.cloned(),
             kms_request_id: record.kms_request_id.cloned(),
         };
@@ -70,12 +77,14 @@ impl Batch {
         bytes.len() as Length
     }
 
-    fn blob(&mut self, ciphertext: &[u8], keys: &Keys) -> Blob {
-        if ciphertext.len() <= CIPHERTEXT_BYTES_MAX {
-            return Blob::Whole(self.name(ciphertext));
+    fn blob(&mut self, ciphertext: &[u8], digest: Option<Hash>) -> Blob {
+        match digest {
+            Some(digest) => {
+                self.name(digest.bytes());
+                Blob::Digest
+            }
+            None => Blob::Whole(self.name(ciphertext)),
         }
-        self.name(keys.digest(ciphertext).bytes());
-        Blob::Digest
     }
 
     /// How many have not been taken.

@@ -37,11 +37,12 @@ impl Queue {
     }
 
     pub(super) fn push(&self, at: Moment, record: &Record<'_>, keys: &Keys) -> Result<(), Full> {
+        let digest = Batch::digest(record, keys);
         let mut state = self.lock();
         if state.batch.len() >= self.capacity || state.closing || state.ended {
             return Err(Full);
         }
-        state.batch.add(at, record, keys);
+        state.batch.add(at, record, digest);
         if mem::take(&mut state.asleep) {
             drop(state);
             self.changed.notify_all();
