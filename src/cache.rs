@@ -475,7 +475,7 @@ mod tests {
         }
         assert_eq!(cache.count(), u64::from(all));
         let later = ledger.ask().sent + max_age;
-        let sweep = || (cache.len() > 0).then(|| cache.sweep(later));
+        let sweep = || (!cache.is_empty()).then(|| cache.sweep(later));
         let looked: Vec<usize> = std::iter::from_fn(sweep).take(100).collect();
         assert_eq!((looked.iter().sum::<usize>(), looked.len()), (all as usize, 3), "{looked:?}");
     }
