@@ -101,7 +101,6 @@ impl Writer {
             }
             thread::sleep(if self.shared.failing.load(Ordering::Relaxed) { RETRY } else { GATHER });
         }
-        self.fetch(Duration::ZERO);
         self.end();
     }
 
@@ -246,6 +245,9 @@ impl Writer {
     }
 
     fn last_lines(&mut self) -> io::Result<()> {
+        // What was taken and not written comes before what was not taken yet.
+        self.encode()?;
+        self.fetch(Duration::ZERO);
         self.encode()?;
         let mut clocks = self.clocks();
         self.count_refusals(&mut clocks);
