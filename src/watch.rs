@@ -135,9 +135,13 @@ pub async fn sweep(cache: Arc<Cache>, clock: Arc<dyn Clock>, stop: CancellationT
         #[allow(clippy::cast_precision_loss)]
         entries.set(count as f64);
         let mut left = count.min(LOOKED_AT);
-        while left > 0 {
-            // None where all have gone meanwhile.
-            left = left.saturating_sub((cache.sweep(clock.now()) as u64).max(1));
+        // Once where there is nothing: what moka puts off is done then, too.
+        loop {
+            let looked = cache.sweep(clock.now()) as u64;
+            left = left.saturating_sub(looked);
+            if left == 0 || looked == 0 {
+                break;
+            }
             yield_now().await;
         }
     }

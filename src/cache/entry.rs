@@ -35,6 +35,8 @@ pub struct Body {
     pub(super) lot: Mark<Arc<Lot>>,
     /// The second, since boot and counted from 1, in which moka last heard of a hit; 0 before the first.
     pub(super) told: AtomicU32,
+    /// As [`Stub::number`](super::stub::Stub::number).
+    pub(super) number: u32,
     pub(super) epoch: Epoch,
     pub(super) expires: Moment,
     pub(super) sealed: Sealed,

@@ -7,10 +7,10 @@ use std::sync::{PoisonError, RwLock};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
-use super::{Entry, Fingerprint};
+use super::{Entry, Fingerprint, Slip};
 use crate::clock::Moment;
 
-/// The entries that moka holds, by fingerprint. A look takes one lock that is shared and a few hundred nanoseconds less
+/// The entries that moka bounds, by fingerprint. A look takes one lock that is shared and a few hundred nanoseconds less
 /// than moka's, which also notes who was looked for and now and then does its housekeeping in the midst of a hit.
 ///
 /// moka decides what is kept: what it lets go, its listener takes out here, and it is told of hits (see
@@ -32,7 +32,7 @@ impl Index {
     }
 
     pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Entry> {
-        let shard = self.shard(fingerprint).read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(fingerprint.slip()).read().unwrap_or_else(PoisonError::into_inner);
         shard.find(fingerprint.slip().0, |entry| entry.fingerprint == *fingerprint).cloned()
     }
 
@@ -41,7 +41,7 @@ impl Index {
     pub(super) fn put(&self, entry: Entry) -> Option<Entry> {
         let fingerprint = entry.fingerprint;
         let same = |other: &Entry| other.fingerprint == fingerprint;
-        let mut shard = self.shard(&fingerprint).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(fingerprint.slip()).write().unwrap_or_else(PoisonError::into_inner);
         let replaced = match shard.entry(fingerprint.slip().0, same, rehash) {
             Slot::Occupied(mut slot) => Some(std::mem::replace(slot.get_mut(), entry)),
             Slot::Vacant(slot) => {
@@ -57,16 +57,20 @@ impl Index {
         replaced
     }
 
-    /// Lets `entry` go, unless another has taken its place.
-    pub(super) fn remove(&self, entry: &Entry) {
-        let mut shard = self.shard(&entry.fingerprint).write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(slot) = shard.find_entry(entry.fingerprint.slip().0, |other| other.is(entry)) {
-            drop(slot.remove());
+    /// Lets go of the entry of `slip` and `number`, unless another has taken its place.
+    pub(super) fn remove(&self, slip: Slip, number: u32) {
+        let mut shard = self.shard(slip).write().unwrap_or_else(PoisonError::into_inner);
+        let gone = shard.find_entry(slip.0, |entry| entry.number == number && entry.fingerprint.slip() == slip);
+        let gone = gone.ok().map(|slot| slot.remove().0);
+        if gone.is_some() {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
         if shard.len() < shard.capacity() / 4 {
             shard.shrink_to(0, rehash);
         }
+        // What it held is let go without the lock.
+        drop(shard);
+        drop(gone);
     }
 
     /// Lets go of all that `kept` does not name. One shard at a time.
@@ -116,8 +120,10 @@ impl Index {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    fn shard(&self, fingerprint: &Fingerprint) -> &RwLock<HashTable<Entry>> {
-        &self.shards[usize::from(fingerprint.hash[15]) % SHARDS]
+    /// By bits that a table does not go by, which looks at the lowest and the highest.
+    fn shard(&self, slip: Slip) -> &RwLock<HashTable<Entry>> {
+        let bits = usize::try_from((slip.0 >> 32) % SHARDS as u64).expect("less than SHARDS");
+        &self.shards[bits]
     }
 }
 

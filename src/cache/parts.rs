@@ -3,15 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::Slip;
 use super::index::Index;
-use super::{Entry, Slip};
+use super::stub::Stub;
 use crate::auth::CallerName;
 
 /// What bounds and evicts the entries of one share.
 ///
 /// By 64 bits of its fingerprint, which is a hash under a random key: moka keeps each key a second time. Where two have the
 /// same, one takes the other's place; which of them a hit finds, the index says, and that goes by the whole.
-pub(super) type Part = moka::sync::Cache<Slip, Entry>;
+pub(super) type Part = moka::sync::Cache<Slip, Stub>;
 
 /// A part for each share. Together they are never larger than the capacity, but for its being divided evenly: each has
 /// room for one at least.
@@ -54,9 +55,9 @@ fn part(capacity: u64, index: &Arc<Index>) -> Part {
     let index = Arc::clone(index);
     moka::sync::Cache::builder()
         .max_capacity(capacity)
-        .weigher(|_, entry: &Entry| entry.kibibytes())
-        .eviction_listener(move |_, entry, cause| {
-            index.remove(&entry);
+        .weigher(|_, stub: &Stub| stub.kibibytes)
+        .eviction_listener(move |slip, stub, cause| {
+            index.remove(*slip, stub.number);
             if cause == moka::notification::RemovalCause::Size {
                 metrics::counter!(crate::metrics::EVICTIONS).increment(1);
             }
