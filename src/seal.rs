@@ -48,7 +48,9 @@ impl EpochKey {
         let mut sealed = Sealed::empty(u32::try_from(nonce).ok()?, plaintext.len() + TAG_BYTES);
         sealed.bytes_mut()[..plaintext.len()].copy_from_slice(plaintext);
         let (bytes, tag) = sealed.bytes_mut().split_last_chunk_mut::<TAG_BYTES>()?;
-        *tag = without_trace(|| self.cipher.encrypt_inout_detached(&spread(nonce), aad, bytes.into()).ok())?.into();
+        *tag =
+            without_trace::<STACK, _>(|| self.cipher.encrypt_inout_detached(&spread(nonce), aad, bytes.into()).ok())?
+                .into();
         Some(sealed)
     }
 
@@ -59,8 +61,9 @@ impl EpochKey {
         let mut buffer = ciphertext.to_vec();
         // Nothing is decrypted unless the tag is right: what is dropped on failure is still ciphertext.
         let (nonce, tag) = (spread(sealed.nonce()), Tag::from(*tag));
-        let decrypted =
-            without_trace(|| self.cipher.decrypt_inout_detached(&nonce, aad, buffer.as_mut_slice().into(), &tag));
+        let decrypted = without_trace::<STACK, _>(|| {
+            self.cipher.decrypt_inout_detached(&nonce, aad, buffer.as_mut_slice().into(), &tag)
+        });
         let secret = Secret::new(buffer);
         decrypted.ok().map(|()| secret)
     }
@@ -173,6 +176,8 @@ fn spread(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
 const SHORT_BYTES: usize = 32 + TAG_BYTES;
+/// More than AES-GCM takes of the stack: with the instructions of AVX-512 9 KiB, and without optimisation 26.
+const STACK: usize = if cfg!(debug_assertions) { 32 << 10 } else { 12 << 10 };
 /// Seals per key.
 const SEALS_MAX: u64 = 1 << 32;
 
@@ -185,6 +190,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::guard::{STACK_BYTES, depth};
+
+    const SPARE: usize = 1 << 10;
 
     fn key() -> EpochKey {
         EpochKey::generate().unwrap()
@@ -204,6 +212,21 @@ mod tests {
     fn what_is_shorter_than_a_tag_does_not_open() {
         let sealed = Sealed(Body::Long { nonce: 0, bytes: Box::from([0; TAG_BYTES - 1]) });
         assert_eq!(key().open(b"", &sealed), None);
+    }
+
+    #[test]
+    fn what_aes_gcm_takes_of_the_stack_is_less_than_is_wiped() {
+        let making = depth(|| Aes256Gcm::new(&[1; 32].into()));
+        assert!(making + SPARE < STACK_BYTES, "{making}");
+        for length in [0, 16, 32, 48, 1024, 1025, 6144] {
+            let (cipher, nonce, mut bytes) = (Aes256Gcm::new(&[1; 32].into()), spread(7), vec![1; length]);
+            let mut tag = Tag::default();
+            let sealing =
+                depth(|| tag = cipher.encrypt_inout_detached(&nonce, b"", bytes.as_mut_slice().into()).unwrap());
+            let opening =
+                depth(|| cipher.decrypt_inout_detached(&nonce, b"", bytes.as_mut_slice().into(), &tag).unwrap());
+            assert!(sealing.max(opening) + SPARE < STACK, "{length}: {sealing}, {opening}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
@@ -30,26 +31,18 @@ impl SigningKey {
 
     /// The MAC of Signature V1 over what `feed` gives it.
     pub fn v1(&self, feed: impl FnOnce(&mut Hmac<Sha1>)) -> [u8; 20] {
-        without_trace(|| {
-            let mut mac = self.0.v1.clone();
-            feed(&mut mac);
-            mac.finalize().into_bytes().into()
-        })
+        without_trace::<STACK, _>(|| mac(&self.0.v1, feed)).into_bytes().into()
     }
 
     /// The MAC of Signature V3 over what `feed` gives it.
     pub fn v3(&self, feed: impl FnOnce(&mut Hmac<Sha256>)) -> [u8; 32] {
-        without_trace(|| {
-            let mut mac = self.0.v3.clone();
-            feed(&mut mac);
-            mac.finalize().into_bytes().into()
-        })
+        without_trace::<STACK, _>(|| mac(&self.0.v3, feed)).into_bytes().into()
     }
 
     /// Whether `secret` verifies the same.
     #[must_use]
     pub fn is_of(&self, secret: &Secret) -> bool {
-        let theirs = without_trace(|| hmac_v3(secret).finalize().into_bytes());
+        let theirs = without_trace::<STACK, _>(|| hmac_v3(secret).finalize().into_bytes());
         self.v3(|_| ()).ct_eq(&theirs).into()
     }
 }
@@ -58,6 +51,12 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningKey")
     }
+}
+
+fn mac<M: Mac + Clone>(state: &M, feed: impl FnOnce(&mut M)) -> CtOutput<M> {
+    let mut mac = state.clone();
+    feed(&mut mac);
+    mac.finalize()
 }
 
 /// HMAC-SHA1 under `secret` and an `&`, as Signature V1 has it.
@@ -79,9 +78,27 @@ fn keyed<M: KeyInit>(key: &Secret) -> M {
     M::new_from_slice(key.expose()).expect("HMAC takes a key of any length")
 }
 
+/// More than HMAC takes of the stack.
+const STACK: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::depth;
+
+    #[test]
+    fn what_hmac_takes_of_the_stack_is_less_than_is_wiped() {
+        let secret = Secret::copied(&[1; 100]);
+        let key = SigningKey::new(&secret).unwrap();
+        for text in [&[2; 20][..], &[2; 4096]] {
+            let depths = [
+                depth(|| mac(&key.0.v1, |mac| mac.update(text))),
+                depth(|| mac(&key.0.v3, |mac| mac.update(text))),
+                depth(|| hmac_v3(&secret).finalize()),
+            ];
+            assert!(depths.iter().all(|depth| depth + 256 < STACK), "{depths:?}");
+        }
+    }
 
     #[test]
     fn it_makes_the_same_macs_again_and_again_and_no_other_secret_does() {
