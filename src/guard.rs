@@ -23,7 +23,7 @@ mod stack;
 
 #[cfg(test)]
 pub use stack::tests::depth;
-pub use stack::without_trace;
+pub use stack::{STACK_BYTES, without_trace};
 
 /// Owns one `T` that lives in the arena and nowhere else; dropped in place, and the slot wiped, when this is dropped.
 ///
@@ -376,8 +376,6 @@ const SLOT_ALIGN: usize = 64;
 const SLOTS: usize = 2048;
 /// An arena smaller than this is of no use: go on to the next backend.
 const SLOTS_MIN: usize = 16;
-/// How much stack is overwritten after a value was made; the deepest maker, an AES key schedule, uses a fraction.
-pub const STACK_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

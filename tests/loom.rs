@@ -1,7 +1,7 @@
 //! Every order in which one thread can fill the cache and another close the door, on the daemon's own ledger.
 //!
-//! The sources are compiled as they are, with loom's locks in the place of `src/sync.rs`: `ledger`, `ledger/scope`, `lease`
-//! and its order of closings, `seal` and `guard`. Under loom are the locks of the ledger and of each scope. Not under loom:
+//! The sources are compiled as they are, with loom's locks in the place of `src/sync.rs`, and memory like any other in the place
+//! of `src/guard.rs`: `ledger`, `ledger/scope`, `lease` and its order of closings, and `seal`. Under loom are the locks of the ledger and of each scope. Not under loom:
 //! the cache (moka's own locks) and the flights (tokio's channel), which `tests/shuttle.rs` schedules; guarded memory; and
 //! the counters of entries and of seals, on which nothing is decided here.
 
@@ -13,13 +13,14 @@ mod source {
     pub(crate) mod chance;
     pub(crate) mod clock;
     pub(crate) mod fault;
-    pub(crate) mod guard;
     pub(crate) mod kms;
     pub(crate) mod lease;
     pub(crate) mod ledger;
     pub(crate) mod seal;
     pub(crate) mod secret;
 }
+#[path = "shuttle/guard.rs"]
+mod guard;
 #[path = "loom/sync.rs"]
 mod sync;
 
@@ -37,7 +38,7 @@ use fault::{Fault, Kind};
 use kms::{Ciphertext, Decrypt, Extra, KeyId};
 use lease::{Asked, Epoch, Stale, Terms};
 use ledger::{Kept, Ledger, Scope};
-use source::{chance, clock, fault, guard, kms, lease, ledger, seal, secret};
+use source::{chance, clock, fault, kms, lease, ledger, seal, secret};
 
 /// How a filler takes in what the KMS allowed.
 type Keep = fn(&Ledger, &Scope, Asked) -> Option<Kept>;

@@ -17,6 +17,9 @@ fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// How much is overwritten after a value was made in guarded memory; the deepest maker is an AES key schedule.
+pub const STACK_BYTES: usize = 16 << 10;
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::fs::File;

@@ -2,6 +2,15 @@
 
 use std::ops::Deref;
 
+#[path = "../../src/guard/stack.rs"]
+#[allow(dead_code, reason = "what measures is used by unit tests")]
+mod stack;
+
+#[cfg(test)]
+pub(crate) use stack::STACK_BYTES;
+#[cfg(test)]
+pub(crate) use stack::tests::depth;
+
 #[derive(Debug)]
 pub(crate) struct Guarded<T>(Box<T>);
 
@@ -31,6 +40,7 @@ pub(crate) const fn capacity() -> usize {
     1
 }
 
-pub(crate) fn without_trace<T>(work: impl FnOnce() -> T) -> T {
+/// The stacks of coroutines are as small as what would be wiped.
+pub(crate) fn without_trace<const BYTES: usize, T>(work: impl FnOnce() -> T) -> T {
     work()
 }
