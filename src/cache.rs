@@ -517,6 +517,21 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_leaves_its_room_to_others() {
+        let (cache, ledger) = kept();
+        let fill = |blobs: std::ops::Range<u64>| {
+            for blob in blobs {
+                keep(&cache, &ledger, u32::try_from(blob).unwrap());
+            }
+            cache.sweep(ledger.ask().sent);
+            cache.len()
+        };
+        assert_eq!(fill(0..CAPACITY), CAPACITY);
+        cache.sweep(ledger.ask().sent + cache.max_age());
+        assert_eq!((cache.len(), fill(CAPACITY..2 * CAPACITY)), (0, CAPACITY));
+    }
+
+    #[test]
     fn a_sweep_looks_at_some_thousands_and_the_next_goes_on_behind_them() {
         let (max_age, all) = (Duration::from_secs(20), 9000);
         let (cache, ledger) = of_config(Config { capacity: 2 * u64::from(all), max_age });
