@@ -1,9 +1,9 @@
 //! Every order in which one thread can fill the cache and another close the door, on the daemon's own ledger.
 //!
 //! The sources are compiled as they are, with loom's locks in the place of `src/sync.rs`, and memory like any other in the place
-//! of `src/guard.rs`: `ledger`, `ledger/scope`, `lease` and its order of closings, and `seal`. Under loom are the locks of the ledger and of each scope. Not under loom:
-//! the cache (moka's own locks) and the flights (tokio's channel), which `tests/shuttle.rs` schedules; guarded memory; and
-//! the counters of entries and of seals, on which nothing is decided here.
+//! of `src/guard.rs`: `ledger`, `ledger/scope`, `lease` and its order of closings, and `seal`. Under loom are the locks of the
+//! ledger and of each scope. Not under loom: the cache (moka's own locks) and the flights (tokio's channel), which
+//! `tests/shuttle.rs` schedules; guarded memory; and the counters of entries and of seals, on which nothing is decided here.
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]

@@ -122,8 +122,8 @@ impl Index {
 
     /// By bits that a table does not go by, which looks at the lowest and the highest.
     fn shard(&self, slip: Slip) -> &RwLock<HashTable<Entry>> {
-        let bits = usize::try_from((slip.0 >> 32) % SHARDS as u64).expect("less than SHARDS");
-        &self.shards[bits]
+        let at = usize::try_from((slip.0 >> 32) % SHARDS as u64).expect("less than SHARDS");
+        &self.shards[at]
     }
 }
 
