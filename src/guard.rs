@@ -22,7 +22,7 @@ use zeroize::Zeroize;
 mod stack;
 
 #[cfg(test)]
-pub use stack::tests::depth;
+pub use stack::tests::{depth, left};
 pub use stack::{STACK_BYTES, without_trace};
 
 /// Owns one `T` that lives in the arena and nowhere else; dropped in place, and the slot wiped, when this is dropped.

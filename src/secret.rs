@@ -3,7 +3,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::zeroize_bytes;
 
 /// Key material or a credential: wiped when dropped, readable only through [`Secret::expose`].
 ///
@@ -46,7 +46,9 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.zeroize();
+        // What was cut off of it as well. By `Zeroize` it would be a byte at a time.
+        self.0.resize(self.0.capacity(), 0);
+        zeroize_bytes(&mut self.0);
     }
 }
 

@@ -115,6 +115,8 @@ struct Planted(Arc<Mutex<Plan>>);
 struct Plan {
     written: Vec<u8>,
     fails: Option<io::ErrorKind>,
+    /// Fails where it is offered so many bytes or more, and no more than so many times.
+    chokes: Option<(usize, u32)>,
     panics: bool,
     /// Takes no more than so many bytes at once.
     mouthful: Option<usize>,
@@ -146,6 +148,10 @@ impl Sink for Planted {
         assert!(!plan.panics, "planted");
         if let Some(kind) = plan.fails {
             return Err(kind.into());
+        }
+        if let Some((_, left)) = plan.chokes.as_mut().filter(|(bytes, left)| lines.len() >= *bytes && *left > 0) {
+            *left -= 1;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         plan.offered += 1;
         if plan.stutters && plan.offered.is_multiple_of(2) {

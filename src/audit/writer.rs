@@ -306,9 +306,9 @@ impl Drop for Ended {
 /// How long the writer sleeps while there is nothing to do but to look after the file.
 const TICK: Duration = Duration::from_millis(500);
 /// How long records gather before they are written together.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(3);
 const RETRY: Duration = Duration::from_millis(100);
-const CLOSING_TRIES: u32 = 10;
+pub(super) const CLOSING_TRIES: u32 = 10;
 const SYNC: Duration = Duration::from_secs(1);
 const CHECKPOINT: Duration = Duration::from_secs(60);
 const ANCHOR: Duration = Duration::from_secs(3600);

@@ -35,7 +35,7 @@ pub(super) mod tests {
     }
 
     /// The stack below the caller, the deepest byte first, as `work` has left it.
-    fn left<T>(work: impl FnOnce() -> T) -> Vec<u8> {
+    pub fn left<T>(work: impl FnOnce() -> T) -> Vec<u8> {
         let memory = File::open("/proc/self/mem").unwrap();
         let mut below = vec![0; DEEPEST];
         let here = 0_u8;

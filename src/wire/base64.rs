@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroize;
+use zeroize::zeroize_bytes;
 
 /// Decodes `text` into a buffer of exactly the right size; `None` where it is not canonical base64.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if written == Some(bytes.len()) {
         return Some(bytes);
     }
-    bytes.zeroize();
+    zeroize_bytes(&mut bytes);
     None
 }
 

@@ -109,6 +109,38 @@ fn a_sink_that_stops_in_the_middle_of_many_records_gets_each_of_them_once() {
 }
 
 #[test]
+fn a_log_that_ends_while_its_sink_fails_ends_in_order_where_the_sink_takes_it_at_last() {
+    let (sink, clock) = (Planted::default(), clock());
+    let audit = sink.audit(false, &clock);
+    until("the beginning", || !sink.text().is_empty());
+    let (shared, long) = (audit.0.as_ref().unwrap(), "d".repeat(writer::LINES_AT_ONCE));
+    let accept = |caller| {
+        let _ = audit.accept(|| Record { caller, ..hit() }).unwrap();
+    };
+    {
+        let mut plan = sink.plan();
+        plan.chokes = Some((long.len(), u32::MAX));
+        accept("a");
+        until("the writer is at it", || shared.busy_us.load(Ordering::SeqCst) != 0);
+        // So it takes these two at once: one becomes a line, which does not get through, and the other stays as it is.
+        accept(&long);
+        accept("bb");
+    }
+    until("the sink was tried", || shared.failing.load(Ordering::SeqCst));
+    // And this one stays in the queue.
+    accept("ccc");
+    sink.plan().chokes = Some((long.len(), writer::CLOSING_TRIES + 1));
+    audit.close();
+    let text = sink.text();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let callers: Vec<_> = lines.filter_map(|line| Some(line["caller"].as_str()?.len())).collect();
+    assert_eq!(callers, [1, long.len(), 2, 3]);
+    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
+    verifier.read("log", text.as_bytes()).unwrap();
+    assert_eq!(verifier.finish().verdict, Verdict::Whole);
+}
+
+#[test]
 fn a_full_disk_is_told_by_the_system() {
     let audit = at(Path::new("/dev/full"));
     until("closed", || audit.ready().is_err());

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroize;
+use zeroize::zeroize_bytes;
 
 use super::escape::{Layer, Sink, escape};
 
@@ -13,7 +13,7 @@ pub(super) fn put_escaped(bytes: &[u8], sink: &mut impl Sink) {
         let length = STANDARD.encode_slice(chunk, &mut text).expect("a chunk fits its text");
         escape(&text[..length], Layer::Once, sink);
     }
-    text.zeroize();
+    zeroize_bytes(&mut text);
 }
 
 /// Bytes encoded at a time; a multiple of three, so that the pieces join to one base64 text.

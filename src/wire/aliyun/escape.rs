@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use hmac::digest::Update;
-use zeroize::Zeroize;
+use zeroize::zeroize_bytes;
 
 /// Where a canonical form goes: a digest, a buffer, or a count.
 pub trait Sink {
@@ -51,7 +51,7 @@ impl<'d, D: Update> Batch<'d, D> {
     /// would leave a copy.
     pub(super) fn finish(&mut self) {
         self.flush();
-        self.bytes.zeroize();
+        zeroize_bytes(&mut self.bytes);
     }
 
     fn flush(&mut self) {

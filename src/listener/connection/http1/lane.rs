@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
-use zeroize::Zeroize as _;
+use zeroize::zeroize_bytes;
 
 use super::super::stream::Stream;
 use super::super::{Member, Order};
@@ -75,11 +75,17 @@ impl<S: Service> Lane<'_, S> {
         Ok(End::Over)
     }
 
-    /// What lies on the stack meanwhile is the same memory for each connection.
     fn read(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Read<S::Heard>>> {
-        let mut room = [MaybeUninit::uninit(); BRIEF_BYTES_MAX];
-        let mut buffer = ReadBuf::uninit(&mut room);
-        ready!(stream.poll_take(cx, &mut buffer))?;
+        on_the_stack(|buffer| self.read_into(buffer, stream, cx))
+    }
+
+    fn read_into(
+        &self,
+        buffer: &mut ReadBuf<'_>,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Read<S::Heard>>> {
+        ready!(stream.poll_take(cx, buffer))?;
         self.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().is_empty() {
             return Poll::Ready(Ok(Read::End(End::Over)));
@@ -97,10 +103,33 @@ impl<S: Service> Lane<'_, S> {
                 Read::End(End::Long)
             }
         };
-        buffer.filled_mut().zeroize();
         Poll::Ready(Ok(read))
     }
 }
 
+/// Lends `work` room to read into, the same memory for each connection, and wipes what it has read.
+fn on_the_stack<T>(work: impl FnOnce(&mut ReadBuf<'_>) -> T) -> T {
+    let mut room = [MaybeUninit::uninit(); BRIEF_BYTES_MAX];
+    let mut buffer = ReadBuf::uninit(&mut room);
+    let done = work(&mut buffer);
+    zeroize_bytes(buffer.filled_mut());
+    done
+}
+
 /// Bytes of a brief request: a Decrypt has from 400 to 2,000, and a context of 4 KiB fits.
 const BRIEF_BYTES_MAX: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::left;
+
+    #[test]
+    fn what_was_read_onto_the_stack_is_not_there_afterwards() {
+        let sevens = |below: Vec<u8>| below.iter().filter(|&&byte| byte == 7).count();
+        for length in [100, BRIEF_BYTES_MAX] {
+            let below = left(|| on_the_stack(|buffer| buffer.put_slice(&[7; BRIEF_BYTES_MAX][..length])));
+            assert!(sevens(below) < 50, "{length}");
+        }
+    }
+}

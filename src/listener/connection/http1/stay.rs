@@ -139,3 +139,28 @@ impl<'a> Stay<'a> {
 /// Until hyper is taken off a connection that nothing is said on. Putting it on again takes some microseconds, which who asks
 /// less than ten times a second does not notice; and what thousands have that are seldom used is not 16 KiB each.
 const NAP: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop::consume_budget;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::listener::crowd::Crowd;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_not_heard_because_the_task_had_had_its_turn_is_asked_again() {
+        let (crowd, limits, begun) = (Crowd::new(1), Limits::default(), Instant::now());
+        let place = crowd.enter().await;
+        let stay = Stay::new(place.member(), &limits, false);
+        let mut first = true;
+        let part = |cx: &mut Context<'_>, _| {
+            while first && pin!(consume_budget()).poll(cx).is_ready() {}
+            first = false;
+            Poll::<()>::Pending
+        };
+        let ended = timeout(limits.idle, stay.attend(part)).await;
+        assert!(matches!(ended, Ok(Err(After::Close))), "{ended:?}");
+        assert_eq!(begun.elapsed(), limits.head);
+    }
+}
