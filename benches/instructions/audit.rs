@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use kmsproxy::audit::{Audit, Batch, Chain, Clocks, Destination, Head, Keys, Outcome, Record, Sink, Terms};
 use kmsproxy::claim::ListenerName;
@@ -17,12 +17,15 @@ use crate::world::{World, blob};
 pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
     let clock: Arc<dyn Clock> = Arc::<Manual>::clone(&world.clock);
     let (release, stuck) = channel();
+    let (there, writing) = channel();
     let terms = Terms { destination: Destination::Stdout, required: true, queue: 16_384, secret: None };
-    let audit = Audit::into_sink(Box::new(Stuck(stuck)), &terms, Arc::clone(&clock)).unwrap();
+    let audit = Audit::into_sink(Box::new(Stuck { there, until: stuck }), &terms, Arc::clone(&clock)).unwrap();
     let keys = Keys::of(None).unwrap();
     let (mut chain, mut clocks) = (Chain::new(keys.clone(), Head::NONE), Clocks::read(&*clock));
     let (listener, key, version) = (ListenerName::new("ack"), KeyId::new(KEY), KeyVersion::new(VERSION));
     let kms_request_id = RequestId::new("5c6ef6d9-1b2c-4a83-8a2a-0f2f3f1e7c55");
+    // Before the first record: else the writer might take some of them later, and those that are counted make the queue grow.
+    writing.recv().unwrap();
     // As in the writer after its first lines.
     let mut lines = Vec::with_capacity(LINES_BYTES);
     for (turn, number) in numbers.enumerate() {
@@ -54,12 +57,17 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
 }
 
 /// Takes nothing while anything is counted, so that the writer does not empty the queue at one time or another.
-struct Stuck(Receiver<()>);
+struct Stuck {
+    /// Hears that something was to be written.
+    there: Sender<()>,
+    until: Receiver<()>,
+}
 
 impl Sink for Stuck {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let _ = self.there.send(());
         // Nobody sends: it ends when the other side is dropped.
-        let _ = self.0.recv();
+        let _ = self.until.recv();
         Ok(lines.len())
     }
 }
