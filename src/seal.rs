@@ -176,7 +176,8 @@ fn spread(counter: u64) -> Nonce<aes_gcm::aead::consts::U12> {
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
 const SHORT_BYTES: usize = 32 + TAG_BYTES;
-/// More than AES-GCM takes of the stack: with the instructions of AVX-512 9 KiB, and without optimisation 26.
+/// More than AES-GCM takes of the stack: 9.2 KiB with the instructions of AVX-512, 4.5 on ARM64, 3.3 with AES-NI; and without
+/// optimisation 26.
 const STACK: usize = if cfg!(debug_assertions) { 32 << 10 } else { 12 << 10 };
 /// Seals per key.
 const SEALS_MAX: u64 = 1 << 32;
