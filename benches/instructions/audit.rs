@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use kmsproxy::audit::{Audit, Batch, Chain, Clocks, Destination, Head, Keys, Outcome, Record, Sink, Terms};
 use kmsproxy::claim::ListenerName;
@@ -16,10 +16,9 @@ use crate::world::{World, blob};
 /// Records a hit of each of `numbers`, and counts all but the first [`UNCOUNTED`].
 pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
     let clock: Arc<dyn Clock> = Arc::<Manual>::clone(&world.clock);
-    let (release, stuck) = channel();
-    let (there, writing) = channel();
+    let (stuck, writing) = sync_channel(0);
     let terms = Terms { destination: Destination::Stdout, required: true, queue: 16_384, secret: None };
-    let audit = Audit::into_sink(Box::new(Stuck { there, until: stuck }), &terms, Arc::clone(&clock)).unwrap();
+    let audit = Audit::into_sink(Box::new(Stuck(stuck)), &terms, Arc::clone(&clock)).unwrap();
     let keys = Keys::of(None).unwrap();
     let (mut chain, mut clocks) = (Chain::new(keys.clone(), Head::NONE), Clocks::read(&*clock));
     let (listener, key, version) = (ListenerName::new("ack"), KeyId::new(KEY), KeyVersion::new(VERSION));
@@ -53,21 +52,17 @@ pub(crate) fn each(world: &World, numbers: impl Iterator<Item = usize>) {
         let line = |keys: &Keys, line: &mut Vec<u8>| entry.write(keys, &mut clocks, line);
         counted::audit_line(|| chain.append(&mut lines, line));
     }
-    drop(release);
+    drop(writing);
 }
 
 /// Takes nothing while anything is counted, so that the writer does not empty the queue at one time or another.
-struct Stuck {
-    /// Hears that something was to be written.
-    there: Sender<()>,
-    until: Receiver<()>,
-}
+struct Stuck(SyncSender<()>);
 
 impl Sink for Stuck {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        let _ = self.there.send(());
-        // Nobody sends: it ends when the other side is dropped.
-        let _ = self.until.recv();
+        let _ = self.0.send(());
+        // Which nobody takes: it ends when the other side is dropped.
+        let _ = self.0.send(());
         Ok(lines.len())
     }
 }

@@ -136,6 +136,12 @@ impl Planted {
         String::from_utf8(self.plan().written.clone()).unwrap()
     }
 
+    fn verified(&self) -> Report {
+        let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
+        verifier.read("log", self.text().as_bytes()).unwrap();
+        verifier.finish()
+    }
+
     fn audit(&self, required: bool, clock: &Arc<Manual>) -> Arc<Audit> {
         let terms = terms(Destination::Stdout, required);
         Audit::into_sink(Box::new(self.clone()), &terms, Arc::<Manual>::clone(clock)).unwrap()

@@ -17,9 +17,7 @@ fn where_it_is_required_a_failing_sink_closes_the_door_until_it_takes_records_ag
     let _ = audit.accept(hit).unwrap();
     audit.close();
     assert_eq!(audit.accept(hit).map(|_| ()), Err(Unaudited), "nothing is accepted after the end");
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", sink.text().as_bytes()).unwrap();
-    assert_eq!(verifier.finish().verdict, Verdict::Whole, "what was accepted was written, whatever came between");
+    assert_eq!(sink.verified().verdict, Verdict::Whole, "what was accepted was written, whatever came between");
 }
 
 #[test]
@@ -35,9 +33,7 @@ fn where_it_is_not_required_losses_are_counted_and_recorded() {
     until("the loss is told", || sink.text().contains("gap"));
     audit.close();
     let written = sink.text().matches("\"answer\"").count() as u64;
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", sink.text().as_bytes()).unwrap();
-    let report = verifier.finish();
+    let report = sink.verified();
     assert_eq!(kinds(&report), [Kind::Gap { dropped: 250 - written }]);
     assert_eq!((report.verdict, written), (Verdict::Incomplete, 100));
 }
@@ -102,9 +98,7 @@ fn a_sink_that_stops_in_the_middle_of_many_records_gets_each_of_them_once() {
     audit.close();
     let text = sink.text();
     assert!(text.len() > writer::LINES_AT_ONCE, "more than is offered at once");
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", text.as_bytes()).unwrap();
-    let report = verifier.finish();
+    let report = sink.verified();
     assert_eq!((report.verdict, report.records), (Verdict::Whole, 102));
 }
 
@@ -135,9 +129,7 @@ fn a_log_that_ends_while_its_sink_fails_ends_in_order_where_the_sink_takes_it_at
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let callers: Vec<_> = lines.filter_map(|line| Some(line["caller"].as_str()?.len())).collect();
     assert_eq!(callers, [1, long.len(), 2, 3]);
-    let mut verifier = Verifier::new(vec![Keys::of(None).unwrap()], Vec::new());
-    verifier.read("log", text.as_bytes()).unwrap();
-    assert_eq!(verifier.finish().verdict, Verdict::Whole);
+    assert_eq!(sink.verified().verdict, Verdict::Whole);
 }
 
 #[test]
